@@ -1,0 +1,473 @@
+"""One run's evidence on disk: `bundle.json`, and the rule that tells unknown from not asked.
+
+Gives documents, logs and host reads as readings; what they mean is the business of the views.
+The format is DESIGN.md's, number 1. Only `asked` decides between unknown and not-asked.
+"""
+
+import datetime
+import hashlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from kube_gpucheck.errors import BundleError
+from kube_gpucheck.evidence.readings import attempt, need
+from kube_gpucheck.evidence.store import FolderStore, MemoryStore, Store, open_archive
+from kube_gpucheck.model import Missing, MissingEvidence, MissingKind, Reading, Seen
+
+BUNDLE_FORMAT: Final = 1
+HOST_FORMAT: Final = 1
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """Which run gathered the evidence, when, and from where. Times are RFC 3339, UTC."""
+
+    id: str
+    started: datetime.datetime
+    gathered_at: datetime.datetime
+    profile: str = "troubleshoot"
+    options: Mapping[str, str] = {}
+    source: str = ""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What was asked for, whether or not an answer came.
+
+    `api`: plural kinds with their group (`daemonsets.apps`), and `discovery`. `logs`:
+    `<namespace>/<pod>/<container>`, with `/previous` for the run before. `host`: the reads of each
+    node, `<verb>:<argument>`; `log:<unit>` for `nodes/<node>/logs/<unit>.log`.
+    """
+
+    api: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
+    host: Mapping[str, tuple[str, ...]] = {}
+    telemetry: tuple[str, ...] = ()
+    workload: tuple[str, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
+    """`bundle.json`. `provenance`: live, recorded, hand-made, generated or `imported:<kind>`."""
+
+    format: int
+    tool: str
+    run: RunRecord
+    provenance: str
+    asked: Asked
+    modelled_on: str | None = None
+    not_real: tuple[str, ...] = ()
+    missing: tuple[MissingEvidence, ...] = ()
+    pruned: tuple[str, ...] = ()
+    redacted: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+
+    @property
+    def simulated(self) -> bool:
+        """Tell whether a person or a program made this up; every report says so."""
+        return self.provenance in {"hand-made", "generated"}
+
+
+class Read(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One verbatim read on a host: exactly one of text, entries, code, absent or error is set.
+
+    `text`: a file's content, a link's target or a command's standard output (`code` is then its exit
+    status). `entries`: a folder's or `stat`'s entries. `code` and `value`: an NVML call. `truncated`:
+    the head is missing. `filtered`: the text or the entries hold only what this pattern lets through
+    (`nvidia|containerd`), so that absence of anything else proves nothing. `error`: errno's name.
+    """
+
+    text: str | None = None
+    entries: tuple["Entry", ...] | None = None
+    code: int | None = None
+    value: Any = None
+    absent: bool = False
+    error: str | None = None
+    truncated: bool = False
+    filtered: str | None = None
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A folder's entry, or what `stat` says of one path.
+
+    `type`: file, dir, link, char, block, socket or fifo. `mode` as `ls` writes it (`crw-rw-rw-`).
+    `major` and `minor` of a device. `target` of a link. `modified` RFC 3339 or as the dump has it.
+    """
+
+    name: str
+    type: str = "file"
+    mode: str = ""
+    size: int | None = None
+    major: int | None = None
+    minor: int | None = None
+    target: str | None = None
+    modified: str | None = None
+
+    @property
+    def executable(self) -> bool:
+        """Tell whether anybody may execute it."""
+        return "x" in self.mode[1:]
+
+
+class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`host.json`: verbatim reads on one node. `root`: where the host's root was read from."""
+
+    format: int
+    reads: Mapping[str, Read]
+    boot_id: str | None = None
+    read_at: str | None = None
+    root: str = "/"
+    uid: int | None = None
+
+
+class GroupRecord(msgspec.Struct, frozen=True):
+    """A served API group. `resources` is `None` where only the group's name is known."""
+
+    name: str
+    versions: tuple[str, ...]
+    resources: tuple[str, ...] | None = None
+
+
+class DiscoveryRecord(msgspec.Struct, frozen=True):
+    """`cluster/discovery.json`: the server's version, and the groups that it serves ("" is core)."""
+
+    version: str
+    groups: tuple[GroupRecord, ...]
+
+    def serves(self, kind: str) -> bool:
+        """Tell whether `<plural>[.<group>]` is served; a group of unknown resources serves all."""
+        plural, _, name = kind.partition(".")
+        for group in self.groups:
+            if group.name == name:
+                return group.resources is None or plural in group.resources
+        return name == ""
+
+
+class ListRecord(msgspec.Struct, frozen=True):
+    """A Kubernetes list, its items still raw."""
+
+    items: tuple[msgspec.Raw, ...]
+
+
+class Bundle:
+    """One run's evidence. Every method gives a reading; none raises for what is absent."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        """Keep the store and the manifest; nothing is read yet."""
+        self.store = store
+        self.manifest = manifest
+        self.trace: set[str] | None = None
+        """Where not None, the paths and reads that were looked at are added. Tests of law 2 use it."""
+        self._missing = {(one.evidence, one.node): one for one in manifest.missing}
+        self._discovery: Reading[DiscoveryRecord] | None = None
+        self._hosts: dict[str, Reading[HostRecord]] = {}
+
+    @property
+    def gathered_at(self) -> datetime.datetime:
+        """The clock of every check."""
+        return self.manifest.run.gathered_at
+
+    def with_options(self, options: Mapping[str, str]) -> "Bundle":
+        """Return the same evidence under a run with these options besides its own; checks read a few."""
+        run = msgspec.structs.replace(self.manifest.run, options={**self.manifest.run.options, **options})
+        return Bundle(self.store, msgspec.structs.replace(self.manifest, run=run))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Nodes of which host evidence was asked for, in order of name."""
+        return tuple(sorted(self.manifest.asked.host))
+
+    def discovery(self) -> Reading[DiscoveryRecord]:
+        """Return what the API serves."""
+        if self.trace is not None:
+            self.trace.add("cluster/discovery.json")
+        if self._discovery is None:
+            self._discovery = self._document(
+                "cluster/discovery.json",
+                DiscoveryRecord,
+                asked="discovery" in self.manifest.asked.api,
+                evidence="api/discovery",
+            )
+        return self._discovery
+
+    def kind(self, kind: str) -> Reading[ListRecord | None]:
+        """Return the raw list of a kind (`daemonsets.apps`); `Seen(None)` where the API does not serve it."""
+        path = f"cluster/{kind}.json"
+        if self.trace is not None:
+            self.trace.add(path)
+        reading = self._document(path, ListRecord, asked=kind in self.manifest.asked.api, evidence=f"api/{kind}")
+        if isinstance(reading, Missing) and (f"api/{kind}", None) not in self._missing and self._unparsed(path) is None:
+            discovery = self.discovery()
+            if isinstance(discovery, Seen) and not discovery.value.serves(kind):
+                return Seen(None)
+        return attempt(lambda: need(reading))
+
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool = False) -> Reading[str]:
+        """Return a container's log, or that of its previous run. Text that is not UTF-8 is replaced."""
+        path = f"cluster/logs/{namespace}_{pod}_{container}{'.previous' if previous else ''}.log"
+        name = f"{namespace}/{pod}/{container}{'/previous' if previous else ''}"
+        return self._text(path, asked=name in self.manifest.asked.logs, evidence=f"logs/{name}", option=None)
+
+    def node_log(self, node: str, unit: str) -> Reading[str]:
+        """Return a service's log on a node (`containerd`, `kubelet`, `kernel`)."""
+        asked = f"log:{unit}" in self.manifest.asked.host.get(node, ())
+        return self._text(
+            f"nodes/{node}/logs/{unit}.log", asked=asked, evidence=f"host/log:{unit}", node=node, option="--probe"
+        )
+
+    def host_read(self, node: str, key: str) -> Reading[Read]:
+        """Return one verbatim read; one that ended in an error is `Missing`, one that found nothing is seen."""
+        path = f"nodes/{node}/host.json"
+        if self.trace is not None:
+            self.trace.add(f"{path}#{key}")
+        if key not in self.manifest.asked.host.get(node, ()):
+            return Missing(MissingKind.NOT_ASKED, f"'{key}' was not read on {node}", f"{path}#{key}", "--probe")
+        known = self._missing.get((f"host/{key}", node)) or self._missing.get(("host", node))
+        if known is not None:
+            return Missing(known.kind, known.reason, known.source or path)
+        record = self._host(node)
+        if isinstance(record, Missing):
+            return record
+        read = record.value.reads.get(key)
+        if read is None:
+            return Missing(MissingKind.ERROR, f"'{key}' was asked for and is not in the bundle", f"{path}#{key}")
+        if read.error is not None:
+            kind = (
+                MissingKind.FORBIDDEN
+                if read.error in {"EACCES", "EPERM"}
+                else MissingKind.TIMEOUT
+                if read.error == "ETIMEDOUT"
+                else MissingKind.ERROR
+            )
+            return Missing(kind, f"'{key}' on {node}: {read.error}", f"{path}#{key}")
+        return Seen(read)
+
+    def host_boot_id(self, node: str) -> str | None:
+        """Return the boot id that stands with a node's host evidence, or None if none is known."""
+        record = self._host(node)
+        return None if isinstance(record, Missing) else record.value.boot_id
+
+    def host_keys(self, node: str) -> tuple[str, ...]:
+        """Return the reads that were asked for on a node, in order."""
+        return self.manifest.asked.host.get(node, ())
+
+    def workload(self, name: str, node: str, form: type[Any]) -> Reading[Any]:
+        """Return what an active workload measured on a node, decoded as the given form."""
+        asked = f"{name}/{node}" in self.manifest.asked.workload
+        return self._document(
+            f"workloads/{name}/{node}.json", form, asked=asked, evidence=f"workload/{name}/{node}", option="--active"
+        )
+
+    def _host(self, node: str) -> Reading[HostRecord]:
+        if node not in self._hosts:
+            self._hosts[node] = self._document(
+                f"nodes/{node}/host.json", HostRecord, asked=True, evidence="host", node=node
+            )
+        return self._hosts[node]
+
+    def _unparsed(self, path: str) -> bytes | None:
+        return self.store.read(path)
+
+    def _bytes(self, path: str, *, asked: bool, evidence: str, node: str | None, option: str | None) -> Reading[bytes]:
+        try:
+            content = self.store.read(path)
+        except BundleError as error:
+            return Missing(MissingKind.UNPARSABLE, str(error), path)
+        if content is not None:
+            expected = self.manifest.files.get(path)
+            if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+                seen = "not the file that was written (its sha256 differs from bundle.json's): truncated or edited"
+                reason = f"{path}: {seen}; if edited on purpose, take its line out of 'files'"
+                return Missing(MissingKind.UNPARSABLE, reason, path)
+            return Seen(content)
+        known = self._missing.get((evidence, node))
+        if known is not None:
+            return Missing(known.kind, known.reason, known.source or path)
+        if asked:
+            return Missing(MissingKind.ERROR, f"{path} was asked for and is not in the bundle", path)
+        return Missing(MissingKind.NOT_ASKED, f"{evidence} was not asked for", path, option)
+
+    def _text(
+        self, path: str, *, asked: bool, evidence: str, node: str | None = None, option: str | None
+    ) -> Reading[str]:
+        if self.trace is not None:
+            self.trace.add(path)
+        content = self._bytes(path, asked=asked, evidence=evidence, node=node, option=option)
+        if isinstance(content, Missing):
+            return content
+        return Seen(content.value.decode("utf-8", "replace"))
+
+    def _document(
+        self,
+        path: str,
+        form: type[Any],
+        *,
+        asked: bool,
+        evidence: str,
+        node: str | None = None,
+        option: str | None = None,
+    ) -> Reading[Any]:
+        if self.trace is not None and not path.endswith("host.json"):
+            self.trace.add(path)
+        content = self._bytes(path, asked=asked, evidence=evidence, node=node, option=option)
+        if isinstance(content, Missing):
+            return content
+        try:
+            return Seen(msgspec.json.decode(content.value, type=form))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return Missing(MissingKind.UNPARSABLE, f"{path}: {error}", path)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """Read `bundle.json`, and refuse a format that this gpucheck does not know.
+
+    Raises:
+        BundleError: there is none, it is not JSON, a field is wrong, or the format is another.
+    """
+    content = store.read("bundle.json")
+    if content is None:
+        way_out = "give a bundle's folder or .tar.gz, or use 'gpucheck import' for another tool's archive"
+        msg = f"{store.name}: no bundle.json in it; {way_out}"
+        raise BundleError(msg)
+    try:
+        number = msgspec.json.decode(content, type=_FormatOnly).format
+        if number != BUNDLE_FORMAT:
+            msg = f"{store.name}/bundle.json: format {number}, this gpucheck reads {BUNDLE_FORMAT}; upgrade gpucheck"
+            raise BundleError(msg)
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"{store.name}/bundle.json: {error}; the format is described in docs/bundle.md"
+        raise BundleError(msg) from error
+
+
+class _FormatOnly(msgspec.Struct):
+    format: int
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle's folder or `.tar.gz`.
+
+    Raises:
+        BundleError: it is not there, is no bundle, is damaged, or has an unknown format.
+    """
+    store: Store
+    if path.is_dir():
+        store = FolderStore(path)
+    elif path.is_file():
+        store = open_archive(path)
+    else:
+        msg = f"{path}: no such file or folder; give a bundle's folder or .tar.gz"
+        raise BundleError(msg)
+    return Bundle(store, read_manifest(store))
+
+
+def memory_bundle(name: str, files: Mapping[str, bytes]) -> Bundle:
+    """Return a bundle of files in memory.
+
+    Raises:
+        BundleError: its bundle.json is missing or wrong.
+    """
+    store = MemoryStore(name, files)
+    return Bundle(store, read_manifest(store))
+
+
+def encode_manifest(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
+    """Return `bundle.json` for these files, with their sha256, in a form that people can read."""
+    hashes = {
+        path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items()) if path != "bundle.json"
+    }
+    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=hashes)), indent=1) + b"\n"
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write a bundle into a folder that is not there yet or is empty. Creates the folder, whole or not at all.
+
+    Raises:
+        BundleError: the folder holds something already, or cannot be written.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            msg = f"{folder}: already there and not empty; name another folder"
+            raise BundleError(msg)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            whole = Path(scratch) / "bundle"
+            for path, content in [*files.items(), ("bundle.json", encode_manifest(manifest, files))]:
+                target = whole / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            if folder.exists():
+                folder.rmdir()
+            whole.rename(folder)
+    except OSError as error:
+        msg = f"{folder}: {error.strerror or error}; name a folder that can be written"
+        raise BundleError(msg) from error
+
+
+def decode_items(reading: Reading[ListRecord | None], form: type[Any]) -> "Reading[Items | None]":
+    """Decode a list item by item; a malformed item is kept by name and reason, and loses no other."""
+    if isinstance(reading, Missing):
+        return reading
+    if reading.value is None:
+        return Seen(None)
+    decoder = msgspec.json.Decoder(form)
+    good: list[Any] = []
+    bad: list[BadItem] = []
+    for place, raw in enumerate(reading.value.items):
+        try:
+            good.append(decoder.decode(raw))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            bad.append(_bad_item(raw, place, str(error)))
+    return Seen(Items(tuple(good), tuple(bad)))
+
+
+class BadItem(msgspec.Struct, frozen=True):
+    """An item of a list that could not be decoded: its name if it has one, and why."""
+
+    name: str
+    namespace: str | None
+    reason: str
+
+
+class Items(msgspec.Struct, frozen=True):
+    """A decoded list: what could be read, and what could not."""
+
+    good: tuple[Any, ...]
+    bad: tuple[BadItem, ...] = ()
+
+
+class _NameOnly(msgspec.Struct, frozen=True):
+    name: str = ""
+    namespace: str | None = None
+
+
+class _ItemName(msgspec.Struct, frozen=True):
+    metadata: _NameOnly = _NameOnly()
+
+
+def _bad_item(raw: msgspec.Raw, place: int, reason: str) -> BadItem:
+    try:
+        named = msgspec.json.decode(raw, type=_ItemName).metadata
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        named = _NameOnly()
+    return BadItem(named.name or f"item {place}", named.namespace, reason)
+
+
+def merge_asked(parts: Iterable[Asked]) -> Asked:
+    """Return everything that any of the parts asked for, in order, once."""
+    api: dict[str, None] = {}
+    logs: dict[str, None] = {}
+    telemetry: dict[str, None] = {}
+    workload: dict[str, None] = {}
+    host: dict[str, dict[str, None]] = {}
+    for part in parts:
+        api.update(dict.fromkeys(part.api))
+        logs.update(dict.fromkeys(part.logs))
+        telemetry.update(dict.fromkeys(part.telemetry))
+        workload.update(dict.fromkeys(part.workload))
+        for node, keys in part.host.items():
+            host.setdefault(node, {}).update(dict.fromkeys(keys))
+    return Asked(
+        tuple(api), tuple(logs), {node: tuple(keys) for node, keys in host.items()}, tuple(telemetry), tuple(workload)
+    )

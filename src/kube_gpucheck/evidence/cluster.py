@@ -1,0 +1,236 @@
+"""The cluster as a whole: every list, decoded once, and the views of nodes, DaemonSets and pods.
+
+What the lists mean layer by layer stands in the sections (`stack`, `runtime`, `deviceplugin`, …).
+"""
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kube_gpucheck.evidence import documents
+from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord, Items, decode_items
+from kube_gpucheck.evidence.daemonset import DaemonSet
+from kube_gpucheck.evidence.node import Node
+from kube_gpucheck.evidence.pod import Pod
+from kube_gpucheck.evidence.readings import derived, need
+from kube_gpucheck.evidence.stack import Stack
+from kube_gpucheck.model import THE_CLUSTER, Missing, MissingKind, Reading, Seen, Subject
+
+KINDS: Final[dict[str, type[Any]]] = {
+    "nodes": documents.NodeDocument,
+    "pods": documents.PodDocument,
+    "events": documents.EventDocument,
+    "services": documents.ServiceDocument,
+    "configmaps": documents.ConfigMapDocument,
+    "namespaces": documents.NamespaceDocument,
+    "resourcequotas": documents.ResourceQuotaDocument,
+    "limitranges": documents.LimitRangeDocument,
+    "daemonsets.apps": documents.DaemonSetDocument,
+    "deployments.apps": documents.DeploymentDocument,
+    "runtimeclasses.node.k8s.io": documents.RuntimeClassDocument,
+    "endpointslices.discovery.k8s.io": documents.EndpointSliceDocument,
+    "leases.coordination.k8s.io": documents.LeaseDocument,
+    "nodefeatures.nfd.k8s-sigs.io": documents.NodeFeatureDocument,
+    "servicemonitors.monitoring.coreos.com": documents.ServiceMonitorDocument,
+    "clusterpolicies.nvidia.com": documents.PolicyDocument,
+    "gpuclusters.nvidia.com": documents.PolicyDocument,
+    "nvidiadrivers.nvidia.com": documents.PolicyDocument,
+    "resourceslices.resource.k8s.io": documents.ResourceSliceDocument,
+}
+"""The kinds that are decoded, as `<plural>[.<group>]`, and their forms."""
+
+
+class Cluster:
+    """The root of the evidence: everything is reached from here."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Keep the bundle; nothing is decoded yet."""
+        self.bundle = bundle
+        self.subject: Subject = THE_CLUSTER
+        self.cluster = self
+        self.stack = Stack(self)
+        self._items: dict[str, Reading[Items | None]] = {}
+
+    @property
+    def gathered_at(self) -> datetime.datetime:
+        """The clock of every check: when the evidence was gathered, in UTC."""
+        return self.bundle.gathered_at
+
+    @property
+    def option(self) -> "Options":
+        """What the user said that checks may read."""
+        return Options(self.bundle)
+
+    @property
+    def discovery(self) -> Reading[DiscoveryRecord]:
+        """The server's version and what it serves. Source: /version and the discovery documents."""
+        return self.bundle.discovery()
+
+    def items(self, kind: str) -> Reading[Items | None]:
+        """Return a decoded list with its malformed items; None where the API does not serve the kind."""
+        if self.bundle.trace is not None:
+            self.bundle.kind(kind)
+        if kind not in self._items:
+            self._items[kind] = decode_items(self.bundle.kind(kind), KINDS[kind])
+        return self._items[kind]
+
+    def objects(self, kind: str) -> Reading[tuple[Any, ...]]:
+        """Return a list's well-formed objects; empty where the API does not serve the kind."""
+        reading = self.items(kind)
+        if isinstance(reading, Missing):
+            return reading
+        return Seen(reading.value.good if reading.value else ())
+
+    @derived
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes in order of name: those of the API, and hosts of their own that no Node joins by boot id."""
+        listed = self.objects("nodes")
+        if isinstance(listed, Missing) and (listed.kind is not MissingKind.NOT_ASKED or not self.bundle.hosts):
+            need(listed)
+        views: dict[str, Node] = {}
+        if isinstance(listed, Seen):
+            for one in listed.value:
+                views[one.metadata.name] = Node(self, one.metadata.name, Seen(one))
+            items = self.items("nodes")
+            for bad in items.value.bad if isinstance(items, Seen) and items.value else ():
+                views[bad.name] = Node(
+                    self, bad.name, Missing(_UNPARSABLE, f"node '{bad.name}': {bad.reason}", "cluster/nodes.json")
+                )
+        for name in self.bundle.hosts:
+            if name not in views:
+                absent = (
+                    listed
+                    if isinstance(listed, Missing)
+                    else Missing(MissingKind.NOT_ASKED, f"no Node object is called '{name}'", "cluster/nodes.json")
+                )
+                views[name] = Node(self, name, absent)
+        return tuple(views[name] for name in sorted(views))
+
+    @derived
+    def gpu_nodes(self) -> tuple[Node, ...]:
+        """The nodes with a sign of an NVIDIA GPU, in order of name; a node that may have one stops it."""
+        return tuple(node for node in need(self.nodes) if need(node.gpu_signs))
+
+    @derived
+    def nodes_by_name(self) -> dict[str, Node]:
+        """Every node by its name."""
+        return {node.name: node for node in need(self.nodes)}
+
+    @derived
+    def pods(self) -> tuple[Pod, ...]:
+        """All pods, in order of namespace and name; a malformed one has no object."""
+        views = [
+            Pod(self, one.metadata.namespace or "default", one.metadata.name, Seen(one))
+            for one in need(self.objects("pods"))
+        ]
+        items = need(self.items("pods"))
+        for bad in items.bad if items else ():
+            reason = f"pod '{bad.namespace}/{bad.name}': {bad.reason}"
+            views.append(
+                Pod(self, bad.namespace or "default", bad.name, Missing(_UNPARSABLE, reason, "cluster/pods.json"))
+            )
+        return tuple(sorted(views, key=lambda pod: (pod.namespace, pod.name)))
+
+    @derived
+    def readable_pods(self) -> tuple[Pod, ...]:
+        """All pods whose object is well-formed."""
+        return tuple(pod for pod in need(self.pods) if isinstance(pod.object, Seen))
+
+    @derived
+    def pods_by_node(self) -> dict[str, tuple[Pod, ...]]:
+        """Well-formed pods by the node that they are bound to."""
+        found: dict[str, list[Pod]] = defaultdict(list)
+        for pod in need(self.readable_pods):
+            if pod.node_name:
+                found[pod.node_name].append(pod)
+        return {name: tuple(pods) for name, pods in found.items()}
+
+    @derived
+    def pods_by_owner(self) -> dict[str, tuple[Pod, ...]]:
+        """Well-formed pods by the UID of their controlling owner."""
+        found: dict[str, list[Pod]] = defaultdict(list)
+        for pod in need(self.readable_pods):
+            for owner in need(pod.object).metadata.owner_references:
+                if owner.controller:
+                    found[owner.uid].append(pod)
+        return {uid: tuple(pods) for uid, pods in found.items()}
+
+    @derived
+    def daemonsets(self) -> tuple[DaemonSet, ...]:
+        """All DaemonSets, in order of namespace and name; a malformed one has no object."""
+        views = [
+            DaemonSet(self, one.metadata.namespace or "default", one.metadata.name, Seen(one))
+            for one in need(self.objects("daemonsets.apps"))
+        ]
+        items = need(self.items("daemonsets.apps"))
+        for bad in items.bad if items else ():
+            reason = f"DaemonSet '{bad.namespace}/{bad.name}': {bad.reason}"
+            views.append(
+                DaemonSet(
+                    self,
+                    bad.namespace or "default",
+                    bad.name,
+                    Missing(_UNPARSABLE, reason, "cluster/daemonsets.apps.json"),
+                )
+            )
+        return tuple(sorted(views, key=lambda one: (one.namespace, one.name)))
+
+    @derived
+    def runtime_classes(self) -> tuple[documents.RuntimeClassDocument, ...]:
+        """All RuntimeClasses, in the API's order."""
+        return need(self.objects("runtimeclasses.node.k8s.io"))
+
+    @derived
+    def events_by_object(self) -> dict[tuple[str, str, str], tuple[documents.EventDocument, ...]]:
+        """Events by (kind, namespace or "", name) of what they are about, oldest first."""
+        found: dict[tuple[str, str, str], list[documents.EventDocument]] = defaultdict(list)
+        for event in need(self.objects("events")):
+            about = event.involved_object
+            found[about.kind, about.namespace or "", about.name].append(event)
+        return {key: tuple(sorted(events, key=_moment)) for key, events in found.items()}
+
+    def events(self, kind: str, namespace: str, name: str) -> Reading[tuple[documents.EventDocument, ...]]:
+        """Return the events about one object, oldest first; namespace is "" for a node."""
+        table = self.events_by_object
+        if isinstance(table, Missing):
+            return table
+        return Seen(table.value.get((kind, namespace, name), ()))
+
+    def node_of(self, name: str) -> Node | None:
+        """Return the node of that name, or None if the evidence has no such node."""
+        table = self.nodes_by_name
+        return None if isinstance(table, Missing) else table.value.get(name)
+
+
+class Options:
+    """What the user said that checks may read; recorded in the run's options."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Read the recorded options."""
+        self._options = bundle.manifest.run.options
+
+    @property
+    def expected_gpu_nodes(self) -> int | None:
+        """How many GPU nodes the user expects (`--expect-gpu-nodes`), None if they did not say."""
+        value = self._options.get("expect-gpu-nodes")
+        return None if value is None else int(value)
+
+    @property
+    def named_nodes(self) -> tuple[str, ...]:
+        """The nodes that the user named (`--node`), which are taken for GPU nodes."""
+        return tuple(filter(None, self._options.get("node", "").split(",")))
+
+
+_UNPARSABLE: Final = MissingKind.UNPARSABLE
+
+
+def _moment(event: documents.EventDocument) -> float:
+    seen = event.last_seen
+    return seen.timestamp() if seen else 0.0
+
+
+def walk_containers(spec: documents.PodSpec) -> Iterator[documents.Container]:
+    """Yield init containers, then containers."""
+    yield from spec.init_containers or ()
+    yield from spec.containers

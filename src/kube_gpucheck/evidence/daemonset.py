@@ -1,0 +1,69 @@
+"""One DaemonSet: what it is, which nodes it selects, how its pods fare."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kube_gpucheck.evidence.documents import Container, DaemonSetDocument, EventDocument
+from kube_gpucheck.evidence.readings import derived, need
+from kube_gpucheck.evidence.scheduling import Rejection, rejection
+from kube_gpucheck.evidence.stack import Component, recognise
+from kube_gpucheck.model import Reading, Subject, SubjectKind
+
+if TYPE_CHECKING:
+    from kube_gpucheck.evidence.cluster import Cluster
+    from kube_gpucheck.evidence.node import Node
+    from kube_gpucheck.evidence.pod import Pod
+
+
+class DaemonSet:
+    """One DaemonSet."""
+
+    def __init__(self, cluster: "Cluster", namespace: str, name: str, document: Reading[DaemonSetDocument]) -> None:
+        """Keep the object."""
+        self.cluster = cluster
+        self.namespace = namespace
+        self.name = name
+        self.object = document
+        self.subject = Subject(SubjectKind.DAEMONSET, name, namespace=namespace)
+
+    @cached_property
+    def component(self) -> Component | None:
+        """What it is of the GPU stack, None if it is none of it or its object is malformed."""
+        found = self._component
+        return None if not hasattr(found, "value") else found.value
+
+    @derived
+    def _component(self) -> Component | None:
+        return recognise(need(self.object).spec.template.spec)
+
+    @derived
+    def containers(self) -> tuple[Container, ...]:
+        """Init containers, then containers, of the template."""
+        spec = need(self.object).spec.template.spec
+        return (*(spec.init_containers or ()), *spec.containers)
+
+    @derived
+    def main_container(self) -> Container:
+        """The container that does the component's work (not a sidecar), else the first."""
+        spec = need(self.object).spec.template.spec
+        component = self.component
+        mine = [one for one in spec.containers if component is not None and component.is_main(one)]
+        return (mine or list(spec.containers))[0]
+
+    @derived
+    def pods(self) -> "tuple[Pod, ...]":
+        """Its well-formed pods, by controlling owner."""
+        return need(self.cluster.pods_by_owner).get(need(self.object).metadata.uid, ())
+
+    @derived
+    def events(self) -> tuple[EventDocument, ...]:
+        """The events about it, oldest first."""
+        return need(self.cluster.events("DaemonSet", self.namespace, self.name))
+
+    def rejection(self, node: "Node") -> Reading[Rejection | None]:
+        """Return why its pods may not run on a node, None if they may (selector, affinity, taints)."""
+        return rejection(self.object, node)
+
+    def selects(self, node: "Node") -> Reading[Rejection | None]:
+        """Return why its selector or affinity excludes a node, None if it does not; taints are not looked at."""
+        return rejection(self.object, node, taints=False)

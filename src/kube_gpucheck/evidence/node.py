@@ -1,0 +1,121 @@
+"""One node: its object, its host, its GPUs, and the sections that the layers read."""
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from kube_gpucheck.evidence.documents import LeaseDocument, NodeDocument
+from kube_gpucheck.evidence.driver import Driver
+from kube_gpucheck.evidence.gpu import Gpu
+from kube_gpucheck.evidence.host import Host
+from kube_gpucheck.evidence.quantity import whole
+from kube_gpucheck.evidence.readings import derived, need
+from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
+
+if TYPE_CHECKING:
+    from kube_gpucheck.evidence.cluster import Cluster
+    from kube_gpucheck.evidence.pod import Pod
+
+GPU_LABELS: Final = re.compile(
+    r"feature\.node\.kubernetes\.io/pci-(?:03\d\d_)?10de(?:_[0-9a-f]+)*\.present|nvidia\.com/gpu\.present|nvidia\.com/gpu\.(?:count|product)|"
+    r"cloud\.google\.com/gke-accelerator|k8s\.amazonaws\.com/accelerator|eks\.amazonaws\.com/instance-gpu-manufacturer|kubernetes\.azure\.com/accelerator|nvidia\.com/gpu\.deploy\..+"
+)
+"""Labels that say "this node has an NVIDIA GPU". Source: upstream-facts §1.1, §2, §5 (GKE), §8."""
+GPU_RESOURCE: Final = re.compile(r"nvidia\.com/(?:gpu(?:\.[a-z0-9.-]+)?|mig-[0-9a-z.+-]+)")
+"""Extended resources that NVIDIA's device plugin serves by default names, renamed ones by suffix."""
+
+
+class Node:
+    """One node, or a host of its own where no Node object joins it."""
+
+    def __init__(self, cluster: "Cluster", name: str, document: Reading[NodeDocument]) -> None:
+        """Keep the object and reach for the host by name."""
+        self.cluster = cluster
+        self.name = name
+        self.object = document
+        self.node = self
+        self.host = Host(cluster.bundle, name)
+        self.subject = Subject(SubjectKind.NODE, name, node=name)
+
+    @cached_property
+    def driver(self) -> Driver:
+        """The driver layer on this node: PCI, kernel module, libraries, NVML, device nodes, kernel log."""
+        return Driver(self.host)
+
+    @derived
+    def labels(self) -> dict[str, str]:
+        """The node's labels. Source: metadata.labels."""
+        return dict(need(self.object).metadata.labels or {})
+
+    @derived
+    def capacity(self) -> dict[str, int]:
+        """GPU resources in capacity, as counts (0 stays). Source: status.capacity."""
+        return {
+            name: whole(value)
+            for name, value in need(self.object).status.capacity.items()
+            if GPU_RESOURCE.fullmatch(name)
+        }
+
+    @derived
+    def allocatable(self) -> dict[str, int]:
+        """GPU resources in allocatable, as counts (0 stays). Source: status.allocatable."""
+        return {
+            name: whole(value)
+            for name, value in need(self.object).status.allocatable.items()
+            if GPU_RESOURCE.fullmatch(name)
+        }
+
+    @derived
+    def gpu_signs(self) -> tuple[str, ...]:
+        """What says that this node has an NVIDIA GPU, the first kind of sign that speaks; empty if none does.
+
+        In order: the user (`--node`), labels, capacity, ResourceSlices, the PCI bus, NVML. A host that was
+        not read is no sign; one that was asked and did not answer stops the derivation.
+        """
+        if self.name in self.cluster.option.named_nodes:
+            return ("named with --node",)
+        if isinstance(self.object, Seen):
+            labels = need(self.labels)
+            found = [
+                f"label {key}={value}"
+                for key, value in sorted(labels.items())
+                if GPU_LABELS.fullmatch(key) and value not in {"false", "0", ""}
+            ]
+            if found:
+                return tuple(found)
+            offered = [f"capacity {name}: {count}" for name, count in sorted(need(self.capacity).items()) if count]
+            if offered:
+                return tuple(offered)
+            slices = self.cluster.objects("resourceslices.resource.k8s.io")
+            if isinstance(slices, Seen) and any(
+                one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == self.name for one in slices.value
+            ):
+                return ("a ResourceSlice of gpu.nvidia.com",)
+        elif self.object.kind is not MissingKind.NOT_ASKED:
+            need(self.object)
+        return tuple(f"GPU {gpu.name}" for gpu in self._asked_gpus())
+
+    def _asked_gpus(self) -> tuple[Gpu, ...]:
+        gpus = self.gpus
+        if isinstance(gpus, Missing) and gpus.kind is MissingKind.NOT_ASKED:
+            return ()
+        return need(gpus)
+
+    @derived
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs, in order of PCI address: the union of what the PCI bus and NVML list."""
+        return tuple(Gpu(self, identity) for identity in need(self.driver.gpus))
+
+    @derived
+    def pods(self) -> "tuple[Pod, ...]":
+        """The well-formed pods that are bound to this node."""
+        return need(self.cluster.pods_by_node).get(self.name, ())
+
+    @derived
+    def lease(self) -> LeaseDocument | None:
+        """The kubelet's heartbeat, None if there is none. Source: Lease in kube-node-lease of the node's name."""
+        for lease in need(self.cluster.objects("leases.coordination.k8s.io")):
+            if lease.metadata.namespace == "kube-node-lease" and lease.metadata.name == self.name:
+                found: LeaseDocument = lease
+                return found
+        return None
