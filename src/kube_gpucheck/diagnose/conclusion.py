@@ -1,0 +1,112 @@
+"""Puts results, evidence and diagnosis together into the run that every renderer shows."""
+
+import datetime
+from collections.abc import Iterable
+
+from kube_gpucheck.evidence import Cluster
+from kube_gpucheck.model import (
+    EXIT_STATUS,
+    CheckResult,
+    Diagnosis,
+    GpuNodes,
+    Layer,
+    Missing,
+    Outcome,
+    Run,
+    RunInfo,
+    Seen,
+    Severity,
+    judge_run,
+)
+
+
+def conclude(
+    results: tuple[CheckResult, ...],
+    cluster: Cluster,
+    diagnosis: Diagnosis,
+    *,
+    fail_on: Severity,
+    allow_unknown: bool,
+    finished: datetime.datetime,
+    tool_version: str,
+) -> Run:
+    """Return the whole run: its verdict, its denominator, and which layers are not installed."""
+    verdict = judge_run(results, fail_on=fail_on, allow_unknown=allow_unknown)
+    manifest = cluster.bundle.manifest
+    first = next((cause.id for cause in diagnosis.causes if cause.severity.at_least(fail_on)), None)
+    return Run(
+        tool_version=tool_version,
+        info=RunInfo(
+            id=manifest.run.id,
+            started=_stamp(manifest.run.started),
+            finished=_stamp(finished),
+            profile=manifest.run.profile,
+            source=manifest.run.source,
+            simulated=manifest.simulated,
+            where=_where(cluster),
+            options=manifest.run.options,
+        ),
+        verdict=verdict,
+        exit_code=EXIT_STATUS[verdict],
+        fail_on=fail_on,
+        first_cause=first,
+        nodes=_gpu_nodes(results, cluster),
+        diagnosis=diagnosis,
+        results=results,
+        missing=manifest.missing,
+        layers_not_installed=_not_installed(results),
+    )
+
+
+def _stamp(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _where(cluster: Cluster) -> str:
+    """Say in a few words what was looked at: the server's version, or the hosts where no API was asked."""
+    discovery = cluster.discovery
+    if isinstance(discovery, Seen):
+        return f"cluster {discovery.value.version}".strip()
+    nodes = cluster.nodes
+    if isinstance(nodes, Seen) and any(isinstance(node.object, Seen) for node in nodes.value):
+        return "a cluster"
+    hosts = cluster.bundle.hosts
+    return f"host {hosts[0]}" if len(hosts) == 1 else f"{len(hosts)} hosts"
+
+
+def _gpu_nodes(results: Iterable[CheckResult], cluster: Cluster) -> GpuNodes:
+    """Count GPU nodes, and those of which at least one subject was judged; say why of the rest."""
+    judged: set[str] = set()
+    reasons: dict[str, str] = {}
+    for result in results:
+        judged.update(subject.node for subject in result.passed if subject.node)
+        for one in result.others:
+            node = one.subject.node
+            if node is None:
+                continue
+            if one.outcome is Outcome.FAULT:
+                judged.add(node)
+            elif one.outcome is Outcome.UNKNOWN:
+                reasons.setdefault(node, one.reason)
+    nodes = cluster.nodes
+    names: set[str] = set()
+    for view in nodes.value if isinstance(nodes, Seen) else ():
+        signs = view.gpu_signs
+        if isinstance(signs, Missing) or signs.value:
+            names.add(view.name)
+    unjudged = tuple((name, reasons.get(name, "nothing of it was selected")) for name in sorted(names - judged))
+    return GpuNodes(len(names), len(names & judged), unjudged)
+
+
+def _not_installed(results: Iterable[CheckResult]) -> dict[Layer, str]:
+    """Return the layers in which every check is not applicable, with the first fact that says so."""
+    reasons: dict[Layer, list[str] | None] = {}
+    for result in results:
+        layer = result.info.layer
+        if result.passed or any(one.outcome is not Outcome.NOT_APPLICABLE for one in result.others):
+            reasons[layer] = None
+            continue
+        so_far = reasons.setdefault(layer, [])
+        if so_far is not None:
+            so_far.extend(one.reason for one in result.others)
+    return {layer: found[0] for layer, found in reasons.items() if found}

@@ -1,0 +1,151 @@
+"""The surroundings of one subject, in which a cause's signs are looked for."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
+
+from kube_gpucheck.diagnose.judgements import Judgements
+from kube_gpucheck.evidence import Cluster, Component, DaemonSet, Node, Pod
+from kube_gpucheck.evidence.readings import need
+from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
+
+COMPONENTS: Final = {
+    "device-plugin": (Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN),
+    "gfd": (Component.GFD,),
+    "nfd-worker": (Component.NFD_WORKER,),
+    "dcgm-exporter": (Component.DCGM_EXPORTER,),
+    "mps-control-daemon": (Component.MPS_CONTROL_DAEMON,),
+    "driver": (Component.DRIVER,),
+    "toolkit": (Component.TOOLKIT,),
+    "validator": (Component.VALIDATOR,),
+    "mig-manager": (Component.MIG_MANAGER,),
+    "dra-kubelet-plugin": (Component.DRA_KUBELET_PLUGIN,),
+}
+"""What a log sign may name, beside `pod` (the subject's own pods) and the node's units."""
+UNITS: Final = ("kernel", "containerd", "kubelet", "nvidia-container-runtime")
+
+
+class Context:
+    """One subject, and what can be reached from it."""
+
+    def __init__(self, subject: Subject, cluster: Cluster, judgements: Judgements) -> None:
+        """Keep the subject."""
+        self.subject = subject
+        self.cluster = cluster
+        self.judgements = judgements
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes it concerns: its own; for the cluster and a DaemonSet every GPU node."""
+        if self.subject.node is not None:
+            node = self.cluster.node_of(self.subject.node)
+            return (node,) if node else ()
+        gpu_nodes = self.cluster.gpu_nodes
+        return gpu_nodes.value if isinstance(gpu_nodes, Seen) else ()
+
+    @cached_property
+    def node(self) -> Node | None:
+        """The first node it concerns."""
+        return self.nodes[0] if self.nodes else None
+
+    @cached_property
+    def pod(self) -> Pod | None:
+        """The pod, if the subject is one."""
+        return self.judgements.relations.pod(self.subject) if self.subject.kind is SubjectKind.POD else None
+
+    @cached_property
+    def daemonset(self) -> DaemonSet | None:
+        """The DaemonSet, if the subject is one."""
+        return self.judgements.relations.daemonset(self.subject) if self.subject.kind is SubjectKind.DAEMONSET else None
+
+    @property
+    def daemonsets(self) -> tuple[DaemonSet, ...]:
+        """The DaemonSets it concerns: itself, else all of the GPU stack.
+
+        Raises:
+            GapError: they could not be listed.
+        """
+        return (self.daemonset,) if self.daemonset is not None else need(self.cluster.stack.daemonsets)
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """The pods it concerns: itself; a DaemonSet's; a node's; for the cluster every pod.
+
+        Raises:
+            GapError: they could not be listed.
+        """
+        match self.subject.kind:
+            case SubjectKind.POD:
+                return (self.pod,) if self.pod is not None else ()
+            case SubjectKind.DAEMONSET:
+                return need(self.daemonset.pods) if self.daemonset is not None else ()
+            case SubjectKind.CLUSTER:
+                return need(self.cluster.readable_pods)
+            case SubjectKind.NODE | SubjectKind.GPU | SubjectKind.TARGET:
+                return tuple(pod for node in self.nodes for pod in need(node.pods))
+
+    def component_pods(self, component: str) -> tuple[Pod, ...]:
+        """Return the pods of a component on the nodes that the subject concerns.
+
+        Raises:
+            GapError: they could not be listed.
+        """
+        names = {node.name for node in self.nodes}
+        kinds = COMPONENTS[component]
+        found = [pod for one in need(self.cluster.stack.daemonsets) if one.component in kinds for pod in need(one.pods)]
+        return tuple(pod for pod in found if pod.node_name is None or pod.node_name in names)
+
+    def logs(self, component: str) -> Iterator[Reading[str]]:
+        """Yield the logs of a component, the previous run's too, or of a node's unit.
+
+        Raises:
+            GapError: the pods could not be listed.
+        """
+        if component in UNITS:
+            for node in self.nodes:
+                yield _kernel_text(node) if component == "kernel" else node.host.log(component)
+            return
+        pods = self.pods if component == "pod" else self.component_pods(component)
+        for pod in pods:
+            for container in need(pod.containers):
+                yield pod.log(container.name)
+                previous = pod.log(container.name, previous=True)
+                if not isinstance(previous, Missing) or previous.kind is not MissingKind.NOT_ASKED:
+                    yield previous
+
+    def messages(self) -> Iterator[tuple[str, str]]:
+        """Yield (reason, message) of the events and status messages that concern the subject.
+
+        Raises:
+            GapError: pods or events could not be listed.
+        """
+        pods = self.pods
+        for pod in pods:
+            yield from ((event.reason, event.message) for event in need(pod.events))
+            status = need(pod.object).status
+            yield status.reason, status.message
+            yield from ((one.reason, one.message) for one in status.conditions or () if one.status != "True")
+            for container in need(pod.statuses):
+                for state in (container.state, container.last_state):
+                    if state.waiting is not None:
+                        yield state.waiting.reason, state.waiting.message
+                    if state.terminated is not None:
+                        yield state.terminated.reason, state.terminated.message
+        if self.subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET}:
+            for daemonset in self.daemonsets:
+                yield from ((event.reason, event.message) for event in need(daemonset.events))
+        for node in self.nodes:
+            yield from ((event.reason, event.message) for event in need(self.cluster.events("Node", "", node.name)))
+            if isinstance(node.object, Seen):
+                yield from (
+                    (one.reason, one.message)
+                    for one in node.object.value.status.conditions
+                    if one.type == "Ready" and one.status != "True"
+                )
+
+
+def _kernel_text(node: Node) -> Reading[str]:
+    command = node.host.command("dmesg")
+    if isinstance(command, Missing):
+        return command
+    return Seen(command.value.text if command.value else "")

@@ -1,0 +1,230 @@
+"""Findings joined by their consequences, a cause for each root, and the order in which to mend.
+
+DESIGN.md ("Diagnosis") is the specification; the number of findings that a cause explains never decides.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from kube_gpucheck.diagnose.catalogue import Catalogue, Cause, Sign
+from kube_gpucheck.diagnose.context import Context
+from kube_gpucheck.diagnose.judgements import Judgements
+from kube_gpucheck.diagnose.relations import Relations
+from kube_gpucheck.diagnose.signs import speaks
+from kube_gpucheck.evidence import Cluster
+from kube_gpucheck.model import (
+    Candidate,
+    CheckResult,
+    DiagnosedCause,
+    Diagnosis,
+    Finding,
+    Judgement,
+    Missing,
+    Outcome,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+
+Key = tuple[str, Subject]
+"""A finding: its check and its subject."""
+Order = tuple[bool, int, int, int, str]
+"""Below `--fail-on`, minus the GPU nodes blocked, layer, minus the score, id: the smallest is mended first."""
+
+
+class _Match(msgspec.Struct, frozen=True):
+    """A cause that explains a finding, with the signs that spoke for it and those that kept silent."""
+
+    cause: Cause
+    spoke: tuple[Sign, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> int:
+        """How specifically it fits: met needs count 3, hints their weight."""
+        return sum(3 if sign in self.cause.needs else sign.weight for sign in self.spoke)
+
+
+def diagnose(results: Iterable[CheckResult], cluster: Cluster, catalogue: Catalogue, *, fail_on: Severity) -> Diagnosis:
+    """Return the diagnosis of a run: causes, the first to mend first, and every finding with its place."""
+    return _Diagnostician(Judgements(results, Relations(cluster)), cluster, catalogue, fail_on).run()
+
+
+class _Diagnostician:
+    def __init__(self, judgements: Judgements, cluster: Cluster, catalogue: Catalogue, fail_on: Severity) -> None:
+        self._judgements = judgements
+        self._relations = judgements.relations
+        self._cluster = cluster
+        self._catalogue = catalogue
+        self._fail_on = fail_on
+        self._contexts: dict[Subject, Context] = {}
+        self._findings = {(one.check, one.subject): one for one in judgements.findings()}
+        self._explained: dict[Key, tuple[tuple[Key, ...], bool]] = {
+            key: self._explanation(key) for key in self._findings
+        }
+
+    def run(self) -> Diagnosis:
+        chosen: dict[Key, _Match] = {}
+        candidates: dict[str, tuple[Cause, list[Subject], list[str]]] = {}
+        for key, judgement in self._findings.items():
+            if judgement.outcome is not Outcome.FAULT or not self._is_root(key):
+                continue
+            self._choose(key, chosen, candidates)
+        for key, judgement in self._findings.items():
+            if (
+                judgement.outcome is Outcome.FAULT
+                and not self._is_root(key)
+                and not any(root in chosen for root in self._roots(key))
+            ):
+                self._choose(key, chosen, candidates)
+        owner = {key: self._owner(key, chosen) for key in self._findings}
+        causes = self._causes(chosen, owner)
+        findings = tuple(self._finding(key, owner) for key in self._findings)
+        named = {cause.id for cause in causes}
+        open_questions = tuple(
+            Candidate(cause.id, cause.title, tuple(sorted(set(subjects))), tuple(dict.fromkeys(unknown)))
+            for cause, subjects, unknown in candidates.values()
+            if cause.id not in named
+        )
+        return Diagnosis(causes, open_questions, findings)
+
+    def _explanation(self, key: Key) -> tuple[tuple[Key, ...], bool]:
+        """Return the related faults named in the check's `after`, and whether they explain it only in part."""
+        check, subject = key
+        faults: list[Key] = []
+        whole = False
+        for prerequisite in self._judgements.infos[check].after:
+            bad: list[Subject] = []
+            good = 0
+            for other, outcome in self._judgements.outcomes(prerequisite, subject):
+                if outcome is Outcome.FAULT:
+                    bad.append(other)
+                elif outcome is Outcome.PASS:
+                    good += 1
+            faults.extend((prerequisite, other) for other in bad)
+            whole = whole or bool(bad and not good)
+        return tuple(faults), bool(faults) and not whole
+
+    def _is_root(self, key: Key) -> bool:
+        faults, partly = self._explained[key]
+        return not faults or partly
+
+    def _roots(self, key: Key) -> tuple[Key, ...]:
+        """Return the root faults from which a consequence follows, nearest first."""
+        found: dict[Key, None] = {}
+        seen: set[Key] = set()
+        queue = list(self._explained[key][0])
+        while queue:
+            one = queue.pop(0)
+            if one in seen:
+                continue
+            seen.add(one)
+            if self._is_root(one):
+                found[one] = None
+            queue.extend(self._explained[one][0])
+        return tuple(found)
+
+    def _choose(
+        self, key: Key, chosen: dict[Key, _Match], candidates: dict[str, tuple[Cause, list[Subject], list[str]]]
+    ) -> None:
+        check, subject = key
+        matches: list[_Match] = []
+        for cause in self._catalogue.by_check.get(check, ()):
+            match = self._match(cause, subject)
+            if match is None:
+                continue
+            if match.unknown:
+                _, subjects, unknown = candidates.setdefault(cause.id, (cause, [], []))
+                subjects.append(subject)
+                unknown.extend(match.unknown)
+            else:
+                matches.append(match)
+        if matches:
+            chosen[key] = min(matches, key=lambda match: (-match.score, match.cause.position.position, match.cause.id))
+
+    def _match(self, cause: Cause, subject: Subject) -> _Match | None:
+        context = self._contexts.setdefault(subject, Context(subject, self._cluster, self._judgements))
+        spoke: list[Sign] = []
+        unknown: list[str] = []
+        for sign in cause.needs:
+            answer = speaks(sign, context)
+            if isinstance(answer, Missing):
+                unknown.append(f"{sign}: {answer.reason}")
+            elif answer.value:
+                spoke.append(sign)
+            else:
+                return None
+        for sign in cause.against:
+            answer = speaks(sign, context)
+            if not isinstance(answer, Missing) and answer.value:
+                return None
+        for sign in cause.hints:
+            answer = speaks(sign, context)
+            if not isinstance(answer, Missing) and answer.value:
+                spoke.append(sign)
+        return _Match(cause, tuple(spoke), tuple(unknown))
+
+    def _owner(self, key: Key, chosen: Mapping[Key, _Match]) -> str | None:
+        if key in chosen:
+            return chosen[key].cause.id
+        return next((chosen[root].cause.id for root in self._roots(key) if root in chosen), None)
+
+    def _finding(self, key: Key, owner: Mapping[Key, str | None]) -> Finding:
+        faults, partly = self._explained[key]
+        return Finding(
+            self._judgements.infos[key[0]],
+            self._findings[key],
+            owner[key],
+            tuple(dict.fromkeys(check for check, _ in faults)),
+            partly,
+        )
+
+    def _causes(self, chosen: Mapping[Key, _Match], owner: Mapping[Key, str | None]) -> tuple[DiagnosedCause, ...]:
+        groups: dict[str, list[Key]] = defaultdict(list)
+        for key, identifier in owner.items():
+            if identifier is not None:
+                groups[identifier].append(key)
+        ordered = sorted((self._entry(keys, chosen) for keys in groups.values()), key=lambda pair: pair[0])
+        return tuple(entry for _, entry in ordered)
+
+    def _entry(self, keys: list[Key], chosen: Mapping[Key, _Match]) -> tuple[Order, DiagnosedCause]:
+        """Return one cause's entry with its place: DESIGN.md's order (a) to (e)."""
+        heads = [key for key in keys if key in chosen]
+        heads.sort(key=lambda key: (not self._is_root(key), self._judgements.infos[key[0]].layer.position, key))
+        best = max((chosen[key] for key in heads), key=lambda match: match.score)
+        faults = [self._findings[key] for key in keys if self._findings[key].outcome is Outcome.FAULT]
+        severity = min((one.severity for one in faults), key=lambda one: one.rank)
+        blocked = self._blocked(faults)
+        layer = self._judgements.infos[heads[0][0]].layer
+        cause = best.cause
+        entry = DiagnosedCause(
+            id=cause.id,
+            title=cause.title,
+            layer=cause.position,
+            severity=severity,
+            subjects=tuple(sorted({subject for _, subject in heads})),
+            explains=tuple(dict.fromkeys(check for check, _ in keys)),
+            seen=tuple(dict.fromkeys(self._findings[key].seen for key in heads)),
+            signs_for=tuple(str(sign) for sign in best.spoke),
+            signs_against=(),
+            remedy=cause.steps(self._contexts[heads[0][1]].distribution),
+            then=f"gpucheck run -k {cause.proves}",
+            interrupts=cause.interrupts,
+            references=cause.references,
+            gpu_nodes=blocked,
+        )
+        return (not severity.at_least(self._fail_on), -len(blocked), layer.position, -best.score, cause.id), entry
+
+    def _blocked(self, faults: list[Judgement]) -> tuple[str, ...]:
+        """Return the GPU nodes on which these faults keep GPU work from running."""
+        names: set[str] = set()
+        for one in faults:
+            if one.severity is not Severity.CRITICAL:
+                continue
+            if one.subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET}:
+                return tuple(sorted(self._relations.gpu_nodes))
+            if one.subject.node in self._relations.gpu_nodes:
+                names.add(one.subject.node or "")
+        return tuple(sorted(names))

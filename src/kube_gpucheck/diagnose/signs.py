@@ -1,0 +1,57 @@
+"""Whether a sign speaks in the surroundings of a subject: yes, no, or unknown."""
+
+import re
+from functools import cache
+
+from kube_gpucheck.diagnose import facts
+from kube_gpucheck.diagnose.catalogue import EventSign, FindingSign, LogSign, Sign
+from kube_gpucheck.diagnose.context import Context
+from kube_gpucheck.evidence.readings import attempt
+from kube_gpucheck.model import Missing, Outcome, Reading, Seen
+
+
+def speaks(sign: Sign, context: Context) -> Reading[bool]:
+    """Return whether the sign speaks; missing where the evidence that would tell is missing."""
+    if sign.finding is not None:
+        return _finding(sign.finding, context)
+    if sign.log is not None:
+        return _log(sign.log, context)
+    if sign.event is not None:
+        return _event(sign.event, context)
+    return facts.ask(sign.fact or "", context)
+
+
+def _finding(sign: FindingSign, context: Context) -> Reading[bool]:
+    wanted = Outcome(sign.outcome)
+    return Seen(any(outcome is wanted for _, outcome in context.judgements.outcomes(sign.check, context.subject)))
+
+
+def _log(sign: LogSign, context: Context) -> Reading[bool]:
+    pattern = _compiled(sign.re)
+
+    def derive() -> Reading[bool]:
+        missing: Missing | None = None
+        for log in context.logs(sign.component):
+            if isinstance(log, Missing):
+                missing = missing or log
+            elif pattern.search(log.value):
+                return Seen(value=True)
+        return missing or Seen(value=False)
+
+    answer = attempt(derive)
+    return answer if isinstance(answer, Missing) else answer.value
+
+
+def _event(sign: EventSign, context: Context) -> Reading[bool]:
+    pattern = _compiled(sign.re)
+    return attempt(
+        lambda: any(
+            (not sign.reason or reason == sign.reason) and pattern.search(message) is not None
+            for reason, message in context.messages()
+        )
+    )
+
+
+@cache
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(expression, re.IGNORECASE | re.MULTILINE)

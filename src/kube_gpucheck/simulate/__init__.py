@@ -1,0 +1,1 @@
+"""Makes bundles: scenarios, recipes that build one bundle from another."""
