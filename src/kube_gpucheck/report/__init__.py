@@ -1,0 +1,1 @@
+"""Renders a run: terminal, JSON, JUnit. Knows results and nothing else, and decides nothing."""
