@@ -1,0 +1,58 @@
+"""Small bundles for tests: just enough of a cluster to be judged. Not evidence of anything real."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST: dict[str, Any] = {
+    "format": 1,
+    "tool": "tests",
+    "run": {"id": "test", "started": "2026-01-01T00:00:00Z", "gathered_at": "2026-01-01T00:00:00Z"},
+    "provenance": "hand-made",
+    "asked": {"api": ["nodes", "runtimeclasses.node.k8s.io", "daemonsets.apps", "pods", "events"]},
+}
+
+
+def node(name: str = "gpu-0", **status: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
+    """Return a Node with a GPU label."""
+    return {
+        "metadata": {"name": name, "labels": {"nvidia.com/gpu.present": "true"}},
+        "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {}, **status},
+    }
+
+
+def pod(name: str = "web") -> dict[str, Any]:
+    """Return a running pod that has nothing to do with GPUs."""
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [{"name": "main", "image": "web"}], "nodeName": "gpu-0"},
+        "status": {"phase": "Running"},
+    }
+
+
+def listed(*items: Mapping[str, Any]) -> bytes:
+    """Return a Kubernetes list."""
+    return json.dumps({"kind": "List", "items": list(items)}).encode()
+
+
+def files(**changes: Any) -> dict[str, bytes]:  # noqa: ANN401  JSON
+    """Return a small bundle's files; `changes` are merged into its bundle.json."""
+    return {
+        "bundle.json": json.dumps({**MANIFEST, **changes}).encode(),
+        "cluster/nodes.json": listed(node()),
+        "cluster/runtimeclasses.node.k8s.io.json": listed({"metadata": {"name": "nvidia"}, "handler": "nvidia"}),
+        "cluster/daemonsets.apps.json": listed(),
+        "cluster/pods.json": listed(pod()),
+        "cluster/events.json": listed(),
+    }
+
+
+def write(folder: Path, content: Mapping[str, bytes]) -> Path:
+    """Write files into a folder and return it."""
+    for path, data in content.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return folder

@@ -1,0 +1,97 @@
+"""The suite's checks as objects, and bundles with one thing taken away: tools for tests of the checks."""
+
+import functools
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+from kube_gpucheck import assets
+from kube_gpucheck.evidence import Bundle, Cluster
+from kube_gpucheck.evidence.bundle import HostRecord
+from kube_gpucheck.evidence.store import Store
+from kube_gpucheck.judging import Check
+from kube_gpucheck.model import CheckResult, Reading, Seen, Subject
+from kube_gpucheck.plugin import judge
+from kube_gpucheck.simulate.scenario import Library
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+"""The checkout's fixtures: the wheel carries only what scenarios start from."""
+LIBRARY = Library(FIXTURES)
+
+
+@functools.cache
+def all_checks() -> tuple[Check, ...]:
+    """Return every check of the suite, in order of layer and id."""
+    found = (vars(module).values() for module in _modules(assets.folder("conformance")))
+    checks = {check.info.id: check for values in found for check in _checks(values)}
+    return tuple(sorted(checks.values(), key=lambda check: (check.info.layer.position, check.info.id)))
+
+
+def _modules(folder: Path) -> Iterator[ModuleType]:
+    for path in sorted(folder.rglob("check_*.py")):
+        spec = importlib.util.spec_from_file_location(f"suite_{path.parent.name}_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def _checks(values: object) -> Iterator[Check]:
+    for value in values:  # type: ignore[attr-defined]  # a module's values
+        check = getattr(value, "__gpucheck__", None)
+        if isinstance(check, Check):
+            yield check
+
+
+def judge_one(check: Check, bundle: Bundle, subject: Subject | None = None) -> CheckResult:
+    """Return what a check says of a bundle, or of one of its subjects, with nothing cached."""
+
+    def only(view: object) -> Reading[bool]:
+        if view.subject != subject:  # type: ignore[attr-defined]  # every view has one
+            return Seen(value=False)
+        return check.among(view) if check.among is not None else Seen(value=True)
+
+    chosen = check if subject is None else msgspec.structs.replace(check, among=only)
+    return judge(chosen, Cluster(bundle), frozenset())
+
+
+class _Without:
+    """A store from which one file, or one read of a host, is gone."""
+
+    def __init__(self, store: Store, gone: str) -> None:
+        self.name = store.name
+        self._store = store
+        self._path, _, self._key = gone.partition("#")
+
+    def read(self, path: str) -> bytes | None:
+        content = self._store.read(path)
+        if path != self._path or content is None:
+            return content
+        if not self._key:
+            return None
+        record = msgspec.json.decode(content, type=HostRecord)
+        left = {key: read for key, read in record.reads.items() if key != self._key}
+        return msgspec.json.encode(msgspec.structs.replace(record, reads=left))
+
+    def paths(self) -> Iterator[str]:
+        return self._store.paths()
+
+
+def fresh(bundle: Bundle) -> Bundle:
+    """Return the same bundle with nothing remembered."""
+    return Bundle(bundle.store, msgspec.structs.replace(bundle.manifest, files={}))
+
+
+def without(bundle: Bundle, gone: str) -> Bundle:
+    """Return the bundle with one path (`cluster/pods.json`) or read (`nodes/n/host.json#key`) gone, still asked for."""
+    return Bundle(_Without(bundle.store, gone), msgspec.structs.replace(bundle.manifest, files={}))
+
+
+def is_there(bundle: Bundle, path: str) -> bool:
+    """Tell whether a traced path or read exists in the bundle."""
+    name, _, key = path.partition("#")
+    content = bundle.store.read(name)
+    return content is not None and (not key or key in msgspec.json.decode(content, type=HostRecord).reads)

@@ -1,0 +1,48 @@
+"""Law 2: a missing fact is a fact. No check passes on what it could not look at."""
+
+import pytest
+import suite
+import yaml
+
+
+def healthy() -> list[str]:
+    """Return the bundles and scenarios that are expected to hold no fault at major or above."""
+    names: list[str] = []
+    for path in sorted((suite.FIXTURES / "expected").rglob("*.yaml")):
+        name = path.relative_to(suite.FIXTURES / "expected").with_suffix("").as_posix()
+        expected = yaml.safe_load(path.read_text())
+        if "exit" in expected and expected["exit"] == 0 and not name.startswith("checks/"):
+            names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("name", healthy())
+def test_whatever_a_passing_check_read_it_cannot_pass_without(name: str) -> None:
+    """Each pass, judged alone, is judged again without each document, log and host read that it looked at."""
+    bundle = suite.LIBRARY.build(name)
+    survived: list[str] = []
+    for check in suite.all_checks():
+        for subject in suite.judge_one(check, suite.fresh(bundle)).passed:
+            traced = suite.fresh(bundle)
+            traced.trace = set()
+            assert subject in suite.judge_one(check, traced, subject).passed
+            for gone in sorted(traced.trace):
+                if suite.is_there(bundle, gone) and subject in suite.judge_one(check, suite.without(bundle, gone), subject).passed:
+                    survived.append(f"{check.info.id} passes for {subject} without {gone}")
+    assert survived == []
+
+
+def test_there_are_healthy_bundles_to_walk() -> None:
+    assert {"recorded/healthy", "recorded/bare-host", "tutorial/07-discovery", "complete"} <= set(healthy())
+
+
+@pytest.mark.parametrize("name", healthy())
+def test_a_check_that_reads_nothing_cannot_pass(name: str) -> None:
+    bundle = suite.LIBRARY.build(name)
+    blind: list[str] = []
+    for check in suite.all_checks():
+        traced = suite.fresh(bundle)
+        traced.trace = set()
+        if suite.judge_one(check, traced).passed and not traced.trace:
+            blind.append(check.info.id)
+    assert blind == []
