@@ -14,7 +14,7 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def node(name: str = "gpu-0", **status: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
+def node(name: str = "gpu-0", **status: Any) -> dict[str, Any]:
     """Return a Node with a GPU label."""
     return {
         "metadata": {"name": name, "labels": {"nvidia.com/gpu.present": "true"}},
@@ -37,7 +37,7 @@ def listed(*items: Mapping[str, Any]) -> bytes:
     return json.dumps({"kind": "List", "items": list(items)}).encode()
 
 
-def files(**changes: Any) -> dict[str, bytes]:  # noqa: ANN401  JSON
+def files(**changes: Any) -> dict[str, bytes]:
     """Return a small bundle's files; `changes` are merged into its bundle.json."""
     return {
         "bundle.json": json.dumps({**MANIFEST, **changes}).encode(),

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
+
 from kube_gpucheck import assets
 from kube_gpucheck.evidence import Bundle, Cluster
 from kube_gpucheck.evidence.bundle import HostRecord
 from kube_gpucheck.evidence.store import Store
 from kube_gpucheck.judging import Check
 from kube_gpucheck.model import CheckResult, Reading, Seen, Subject
-from kube_gpucheck.plugin import judge
+from kube_gpucheck.plugin import judge  # noqa: TID251  a test calls one check for one subject
 from kube_gpucheck.simulate.scenario import Library
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"

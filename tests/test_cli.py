@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-import bundle_builders
 import pytest
+
+import bundle_builders
 from kube_gpucheck import cli
 
 USER_CHECK = '''
@@ -134,10 +135,10 @@ def test_a_hostile_surrounding_changes_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--nonsense")
     monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     status, _, err = said(capsys, "run", "--from", str(bundle), "-k", "RTC-001", "--json", "-")
     assert (status, err) == (0, "")
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_the_json_report_says_the_exit_status(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
@@ -163,5 +164,5 @@ def test_a_broken_pipe_is_no_traceback(bundle: Path) -> None:
     import sys  # noqa: PLC0415  only here
 
     line = f"{sys.executable} -m kube_gpucheck list checks | true"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, cwd=bundle)  # noqa: S603, S607  our own
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, cwd=bundle)
     assert b"Traceback" not in done.stderr
