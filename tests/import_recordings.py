@@ -3,28 +3,42 @@
 Run by hand: `python tests/import_recordings.py FOLDER`, with the library on the path. Not a test.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
-from kube_gpucheck.evidence.bundle import Bundle, memory_bundle, encode_manifest, write_bundle
+import msgspec
+
+from kube_gpucheck.evidence.bundle import Bundle, open_bundle, write_bundle
+from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.imports.recording import import_recording, recognise
+from kube_gpucheck.model import Missing
 
 RECORDED: Final = Path(__file__).resolve().parents[1] / "fixtures" / "bundles" / "recorded"
 
 NOT_REAL_CLUSTER: Final = (
-    "Node Feature Discovery: its CRDs are real and GFD wrote a real NodeFeature; a script copied the labels to the node "
-    "and set feature.node.kubernetes.io/pci-10de.present",
+    "Node Feature Discovery does not run: its CRDs are real and GFD wrote a real NodeFeature, a script set the labels",
     "container images were made locally under the upstream names",
-    "no libnvidia-container is installed: the toolkit's mode auto means jit-cdi, and zero CDI specifications are healthy",
+    "no libnvidia-container is installed: the toolkit's mode auto means jit-cdi, and no CDI specification is healthy",
     "containerd 1.6's CRI has no CDI support; the cgroup driver is cgroupfs",
     "node name and addresses are replaced, the kernel release's suffix is changed",
 )
 NOT_REAL_HOST: Final = ("the host's name is replaced, the kernel release's suffix is changed",)
 NOT_REAL_OF: Final = {
-    "driver-library-version-mismatch": ("the user-space libraries are copies with another version string patched in",),
+    "driver-library-version-mismatch": ("the user-space libraries are copies with another version patched in",),
 }
+
+HEAD: Final = """# Recorded bundles
+
+Real components on one node with one NVIDIA H200 and driver 580.159.04 (open kernel modules); each fault was made
+on purpose. `bundle.json` says of each what is not real. A dash: the state's own evidence does not tell it.
+Written by `tests/import_recordings.py`.
+
+| state | driver | GPU | Kubernetes | recorded (UTC) |
+| --- | --- | --- | --- | --- |
+"""
 
 
 def main(folder: Path) -> int:
@@ -36,20 +50,30 @@ def main(folder: Path) -> int:
         target = RECORDED / state.name
         shutil.rmtree(target, ignore_errors=True)
         write_bundle(target, manifest, files)
-        rows.append(
-            _row(state.name, memory_bundle(state.name, {**files, "bundle.json": encode_manifest(manifest, files)}))
-        )
+        rows.append(row(state.name, open_bundle(target)))
         print(target)
-    text = "# Recorded bundles\n\nImported by `tests/import_recordings.py`; one fault each, made on purpose. `bundle.json` says what is not real.\n\n"
-    table = "| state | driver | GPU | Kubernetes | recorded |\n| --- | --- | --- | --- | --- |\n"
-    (RECORDED / "README.md").write_text(text + table + "".join(rows), encoding="utf-8")
+    (RECORDED / "README.md").write_text(HEAD + "".join(rows), encoding="utf-8")
     return 0
 
 
-def _row(name: str, bundle: Bundle) -> str:
+def row(name: str, bundle: Bundle) -> str:
+    """Return a state's line: what its own evidence tells, and a dash for what it does not."""
     discovery = bundle.discovery()
-    version = getattr(getattr(discovery, "value", None), "version", None) or "none"
-    return f"| {name} | 580.159.04 (open) | H200 | {version} | {bundle.gathered_at:%Y-%m-%d %H:%M:%S} UTC |\n"
+    nodes = bundle.kind("nodes")
+    version = "–" if isinstance(discovery, Missing) else discovery.value.version
+    labels = "" if isinstance(nodes, Missing) else msgspec.json.encode(nodes.value).decode()
+    host = Host(bundle, bundle.hosts[0])
+    driver = host.file("/sys/module/nvidia/version")
+    gpu = host.nvml("nvmlDeviceGetName(0)")
+    labelled = {
+        key: re.search(rf'"nvidia\.com/{re.escape(key)}": ?"([^"]+)"', labels)
+        for key in ("cuda.driver-version.full", "gpu.product")
+    }
+    found = labelled["cuda.driver-version.full"]
+    module = (found[1] if found else "–") if isinstance(driver, Missing) else str(driver.value).strip()
+    found = labelled["gpu.product"]
+    product = (found[1] if found else "–") if isinstance(gpu, Missing) else str(gpu.value.value)
+    return f"| {name} | {module} | {product} | {version} | {bundle.gathered_at:%Y-%m-%d %H:%M:%S} |\n"
 
 
 if __name__ == "__main__":

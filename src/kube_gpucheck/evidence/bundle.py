@@ -14,7 +14,6 @@ from typing import Any, Final
 import msgspec
 
 from kube_gpucheck.errors import BundleError
-from kube_gpucheck.evidence.readings import attempt, need
 from kube_gpucheck.evidence.store import FolderStore, MemoryStore, Store, open_archive
 from kube_gpucheck.model import Missing, MissingEvidence, MissingKind, Reading, Seen
 
@@ -130,10 +129,15 @@ class GroupRecord(msgspec.Struct, frozen=True):
 
 
 class DiscoveryRecord(msgspec.Struct, frozen=True):
-    """`cluster/discovery.json`: the server's version, and the groups that it serves ("" is core)."""
+    """`cluster/discovery.json`: the server's version, and the groups that it serves ("" is core).
+
+    `complete` is false where an archive tells only of the kinds that were asked for: then a group that
+    is not here proves nothing of others.
+    """
 
     version: str
     groups: tuple[GroupRecord, ...]
+    complete: bool = True
 
     def serves(self, kind: str) -> bool:
         """Tell whether `<plural>[.<group>]` is served; a group of unknown resources serves all."""
@@ -197,11 +201,13 @@ class Bundle:
         if self.trace is not None:
             self.trace.add(path)
         reading = self._document(path, ListRecord, asked=kind in self.manifest.asked.api, evidence=f"api/{kind}")
-        if isinstance(reading, Missing) and (f"api/{kind}", None) not in self._missing and self._unparsed(path) is None:
+        if isinstance(reading, Missing) and reading.kind in {MissingKind.NOT_ASKED, MissingKind.ERROR}:
             discovery = self.discovery()
-            if isinstance(discovery, Seen) and not discovery.value.serves(kind):
-                return Seen(None)
-        return attempt(lambda: need(reading))
+            recorded = (f"api/{kind}", None) in self._missing
+            if isinstance(discovery, Seen) and not recorded and not discovery.value.serves(kind):
+                told = discovery.value.complete or kind in self.manifest.asked.api
+                return Seen(None) if told else reading
+        return reading
 
     def log(self, namespace: str, pod: str, container: str, *, previous: bool = False) -> Reading[str]:
         """Return a container's log, or that of its previous run. Text that is not UTF-8 is replaced."""
@@ -265,9 +271,6 @@ class Bundle:
                 f"nodes/{node}/host.json", HostRecord, asked=True, evidence="host", node=node
             )
         return self._hosts[node]
-
-    def _unparsed(self, path: str) -> bytes | None:
-        return self.store.read(path)
 
     def _bytes(self, path: str, *, asked: bool, evidence: str, node: str | None, option: str | None) -> Reading[bytes]:
         try:
