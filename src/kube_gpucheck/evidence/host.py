@@ -31,6 +31,7 @@ stands in this room, once:
 | `log:<unit>` | marks `nodes/<node>/logs/<unit>.log` as asked for |
 """
 
+import datetime
 import posixpath
 import re
 from typing import Any
@@ -85,6 +86,11 @@ class Host:
     def asked(self) -> bool:
         """Tell whether host evidence was asked for on this node."""
         return self.name in self._bundle.manifest.asked.host
+
+    @property
+    def read_at(self) -> datetime.datetime:
+        """When the host was read, to within the run: the evidence's clock."""
+        return self._bundle.gathered_at
 
     def keys(self, prefix: str) -> tuple[str, ...]:
         """Return the reads asked for whose key starts so, in the order in which they were asked."""
