@@ -11,10 +11,13 @@ from typing import Any, Final
 from kube_gpucheck.evidence import documents
 from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord, Items, decode_items
 from kube_gpucheck.evidence.daemonset import DaemonSet
+from kube_gpucheck.evidence.discovery import Discovery
 from kube_gpucheck.evidence.node import Node
+from kube_gpucheck.evidence.operator import Operator
 from kube_gpucheck.evidence.pod import Pod
 from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.stack import Stack
+from kube_gpucheck.evidence.telemetry import Telemetry
 from kube_gpucheck.model import THE_CLUSTER, Missing, MissingKind, Reading, Seen, Subject
 
 KINDS: Final[dict[str, type[Any]]] = {
@@ -50,6 +53,9 @@ class Cluster:
         self.subject: Subject = THE_CLUSTER
         self.cluster = self
         self.stack = Stack(self)
+        self.features = Discovery(self)
+        self.telemetry = Telemetry(self)
+        self.operator = Operator(self)
         self._items: dict[str, Reading[Items | None]] = {}
 
     @property

@@ -273,6 +273,7 @@ class PodSpec(
     frozen=True,
     rename={
         "host_pid": "hostPID",
+        "host_network": "hostNetwork",
         "runtime_class_name": "runtimeClassName",
         "node_name": "nodeName",
         "node_selector": "nodeSelector",
@@ -302,6 +303,7 @@ class PodSpec(
     restart_policy: str = "Always"
     scheduler_name: str = "default-scheduler"
     host_pid: bool = False
+    host_network: bool = False
 
 
 class Terminated(Document, frozen=True):

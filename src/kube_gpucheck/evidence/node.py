@@ -4,12 +4,17 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from kube_gpucheck.evidence.allocation import Kubelet
+from kube_gpucheck.evidence.delivery import Delivery, Mode
+from kube_gpucheck.evidence.deviceplugin import DevicePlugin
 from kube_gpucheck.evidence.documents import LeaseDocument, NodeDocument
 from kube_gpucheck.evidence.driver import Driver
 from kube_gpucheck.evidence.gpu import Gpu
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import derived, need
+from kube_gpucheck.evidence.runtime import Runtime
+from kube_gpucheck.evidence.workload import Workload
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
 
 if TYPE_CHECKING:
@@ -41,6 +46,48 @@ class Node:
     def driver(self) -> Driver:
         """The driver layer on this node: PCI, kernel module, libraries, NVML, device nodes, kernel log."""
         return Driver(self.host)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The container runtime on this node: engine, its configuration, the NVIDIA Container Toolkit, CDI."""
+        return Runtime(self)
+
+    @cached_property
+    def deliveries(self) -> Delivery:
+        """How GPUs reach this node's containers, and what says so."""
+        return Delivery(self)
+
+    @derived
+    def delivery(self) -> frozenset[Mode]:
+        """The delivery modes that hold on this node (CHECKS.md, "Delivery mode")."""
+        return need(self.deliveries.modes)
+
+    @derived
+    def only_dra_serves(self) -> bool:
+        """Whether this node's GPUs come from the DRA driver alone."""
+        return need(self.deliveries.only_dra_serves)
+
+    @derived
+    def is_tegra(self) -> bool:
+        """Whether the node is a Tegra system: by its kernel's name; False where it is not known."""
+        if isinstance(self.object, Missing) and self.object.kind is MissingKind.NOT_ASKED:
+            return False
+        return "tegra" in need(self.object).status.node_info.kernel_version.lower()
+
+    @cached_property
+    def plugin(self) -> DevicePlugin:
+        """The device plugin on this node: its pods, log, configuration, and what it should offer."""
+        return DevicePlugin(self)
+
+    @cached_property
+    def kubelet(self) -> Kubelet:
+        """The kubelet's device manager on this node: root folder, checkpoint, holders of GPUs."""
+        return Kubelet(self)
+
+    @cached_property
+    def workload(self) -> Workload:
+        """What gpucheck's own workloads measured on this node."""
+        return Workload(self)
 
     @derived
     def labels(self) -> dict[str, str]:

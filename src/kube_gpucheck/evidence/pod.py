@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from kube_gpucheck.evidence.documents import Container, ContainerStatus, EventDocument, PodDocument
 from kube_gpucheck.evidence.node import GPU_RESOURCE, Node
 from kube_gpucheck.evidence.quantity import whole
-from kube_gpucheck.evidence.readings import derived, need
-from kube_gpucheck.model import Reading, Seen, Subject, SubjectKind
+from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.cluster import Cluster
@@ -71,6 +71,21 @@ class Pod:
     def is_finished(self) -> bool:
         """Whether it has ended, well or badly, so that it holds nothing any more."""
         return need(self.object).status.phase in {"Succeeded", "Failed"}
+
+    @derived
+    def runs_with_gpu(self) -> bool:
+        """Whether it runs and holds a GPU of the device plugin: what it asks for was granted when it was admitted."""
+        return need(self.object).status.phase == "Running" and bool(need(self.gpu_request))
+
+    @derived
+    def reached_node(self) -> Node:
+        """The node that it is bound to; missing where the evidence has no such node."""
+        need(self.cluster.nodes)
+        node = self.node
+        if node is None:
+            reason = f"pod '{self.namespace}/{self.name}': no node '{self.node_name}' in the evidence"
+            raise GapError(Missing(MissingKind.ERROR, reason, "cluster/nodes.json"))
+        return node
 
     @derived
     def is_ready(self) -> bool:

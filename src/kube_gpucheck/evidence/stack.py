@@ -1,20 +1,27 @@
 """Which workload is what of the GPU stack, recognised by what it runs, never by its name.
 
-Sources: container commands and images of k8s-device-plugin (0.12 to 0.20), gpu-feature-discovery,
-node-feature-discovery, dcgm-exporter, gpu-operator and k8s-dra-driver-gpu (upstream-facts §1.2, §7.1, §8, §9).
+Sources: container commands and images of k8s-device-plugin (0.12 to 0.20), gpu-feature-discovery (to 0.8),
+node-feature-discovery (0.8 to 0.20), dcgm-exporter (3.1 to 4.8), gpu-operator (22.9 to 26.7: assets/ and
+manifests/), dra-driver-nvidia-gpu, GKE's nvidia-gpu-device-plugin (upstream-facts §1.2, §5, §7.1, §8, §9).
 """
 
 import enum
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from kube_gpucheck.evidence.documents import Container, DeploymentDocument, PodSpec
-from kube_gpucheck.evidence.readings import derived, need
+from kube_gpucheck.evidence.readings import attempt, derived, need
+from kube_gpucheck.evidence.scheduling import Rejection, rejection, selection
+from kube_gpucheck.model import Reading
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.cluster import Cluster
     from kube_gpucheck.evidence.daemonset import DaemonSet
+    from kube_gpucheck.evidence.node import Node
 
 
 class Component(enum.Enum):
@@ -48,15 +55,41 @@ class Component(enum.Enum):
 
     @property
     def belongs_on_gpu_nodes(self) -> bool:
-        """Whether it should have one pod on each GPU node."""
+        """Whether it should have one pod on each GPU node.
+
+        Not the MPS control daemon (only where MPS is configured), nor the operator's driver, toolkit and MIG
+        manager (only where the host has none of its own, or MIG): their own rows judge them.
+        """
         return self in _ON_GPU_NODES
 
 
-_NEED_DRIVER = {Component.DEVICE_PLUGIN, Component.GFD, Component.DCGM_EXPORTER, Component.DCGM, Component.MPS_CONTROL_DAEMON}
-_ON_GPU_NODES = _NEED_DRIVER | {Component.PROVIDER_DEVICE_PLUGIN, Component.NFD_WORKER, Component.DRA_KUBELET_PLUGIN}
+_NEED_DRIVER: Final = frozenset(
+    {
+        Component.DEVICE_PLUGIN,
+        Component.GFD,
+        Component.DCGM_EXPORTER,
+        Component.DCGM,
+        Component.MPS_CONTROL_DAEMON,
+    }
+)
+_ON_GPU_NODES: Final = frozenset(
+    {
+        Component.DEVICE_PLUGIN,
+        Component.PROVIDER_DEVICE_PLUGIN,
+        Component.GFD,
+        Component.NFD_WORKER,
+        Component.DCGM_EXPORTER,
+        Component.DCGM,
+        Component.DRA_KUBELET_PLUGIN,
+    }
+)
 
-_BY_COMMAND = {
+_SELECTING: Final = _ON_GPU_NODES - {Component.NFD_WORKER}
+"""Those of them that discovery must find nodes for; NFD's worker is discovery itself."""
+
+_BY_PROGRAM: Final = {
     "nvidia-device-plugin": Component.DEVICE_PLUGIN,
+    "nvidia-gpu-device-plugin": Component.PROVIDER_DEVICE_PLUGIN,
     "gpu-feature-discovery": Component.GFD,
     "mps-control-daemon": Component.MPS_CONTROL_DAEMON,
     "nfd-worker": Component.NFD_WORKER,
@@ -69,60 +102,158 @@ _BY_COMMAND = {
     "nvidia-mig-manager": Component.MIG_MANAGER,
     "gpu-operator": Component.OPERATOR,
     "nvidia-toolkit": Component.TOOLKIT,
+    "nvidia-ctk-installer": Component.TOOLKIT,
+    "nvidia-validator": Component.VALIDATOR,
+    "nvidia-driver": Component.DRIVER,
+    "ocp_dtk_entrypoint": Component.DRIVER,
 }
-_NOT_MAIN = {"config-manager", "sh", "bash"}
-_BY_IMAGE = (
-    (re.compile(r"(?:^|/)(?:k8s-device-plugin|nvidia-device-plugin|eks-nvidia-device-plugin)$"), Component.DEVICE_PLUGIN),
-    (re.compile(r"(?:^|/)nvidia-gpu-device-plugin$"), Component.PROVIDER_DEVICE_PLUGIN),
-    (re.compile(r"(?:^|/)gpu-feature-discovery$"), Component.GFD),
-    (re.compile(r"(?:^|/)dcgm-exporter$"), Component.DCGM_EXPORTER),
-    (re.compile(r"(?:^|/)dcgm$"), Component.DCGM),
-    (re.compile(r"(?:^|/)container-toolkit$"), Component.TOOLKIT),
-    (re.compile(r"(?:^|/)k8s-mig-manager$"), Component.MIG_MANAGER),
-    (re.compile(r"(?:^|/)gpu-operator$"), Component.OPERATOR),
-    (re.compile(r"(?:^|/)k8s-dra-driver-gpu$"), Component.DRA_KUBELET_PLUGIN),
+"""What a container's program says of it."""
+_BY_IMAGE: Final = {
+    "gpu-feature-discovery": Component.GFD,
+    "nvidia-gpu-device-plugin": Component.PROVIDER_DEVICE_PLUGIN,
+    "dcgm-exporter": Component.DCGM_EXPORTER,
+    "dcgm": Component.DCGM,
+    "container-toolkit": Component.TOOLKIT,
+    "k8s-mig-manager": Component.MIG_MANAGER,
+    "gpu-operator-validator": Component.VALIDATOR,
+}
+"""Images with one purpose, by the last part of their repository; a prefix ending in '-' may stand before it."""
+_BY_NAME: Final = {
+    "nvidia-device-plugin": Component.DEVICE_PLUGIN,
+    "nvidia-device-plugin-ctr": Component.DEVICE_PLUGIN,
+    "gpu-feature-discovery": Component.GFD,
+    "gpu-feature-discovery-ctr": Component.GFD,
+    "mps-control-daemon-ctr": Component.MPS_CONTROL_DAEMON,
+    "nvidia-driver-ctr": Component.DRIVER,
+    "nvidia-container-toolkit-ctr": Component.TOOLKIT,
+    "nvidia-operator-validator": Component.VALIDATOR,
+    "nvidia-sandbox-validator": Component.VALIDATOR,
+    "nvidia-dra-validator": Component.VALIDATOR,
+    "nvidia-node-status-exporter": Component.NODE_STATUS_EXPORTER,
+    "nvidia-mig-manager": Component.MIG_MANAGER,
+    "nvidia-dcgm-ctr": Component.DCGM,
+    "nvidia-dcgm-exporter": Component.DCGM_EXPORTER,
+}
+"""What upstream calls a container whose program is hidden behind a script, and whose image serves several."""
+_PLUGIN_IMAGES: Final = frozenset({"k8s-device-plugin", "nvidia-device-plugin"})
+"""Images of plugin, GFD and config-manager alike, whose own entry point is the device plugin."""
+_OTHER_VENDORS: Final = frozenset({"rocm", "amd", "intel", "habana", "habanalabs", "cambricon", "mthreads", "enflame"})
+"""Makers whose device plugins are called k8s-device-plugin too (rocm/k8s-device-plugin)."""
+DEPLOY_PREFIX: Final = "nvidia.com/gpu.deploy."
+"""The labels by which the GPU Operator lets its operands onto a node. Source: gpu-operator state_manager.go."""
+_SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "busybox"})
+_BEFORE_PROGRAM: Final = frozenset(
+    {"exec", "env", "nohup", "then", "else", "do", "time", "tini", "dumb-init", "--", "command"}
 )
-_BY_NAME = (
-    (re.compile(r"nvidia-device-plugin(?:-ctr)?"), Component.DEVICE_PLUGIN),
-    (re.compile(r"gpu-feature-discovery(?:-ctr)?"), Component.GFD),
-    (re.compile(r"nvidia-driver-ctr"), Component.DRIVER),
-    (re.compile(r"nvidia-container-toolkit-ctr"), Component.TOOLKIT),
-    (re.compile(r"nvidia-operator-validator"), Component.VALIDATOR),
-    (re.compile(r"nvidia-node-status-exporter"), Component.NODE_STATUS_EXPORTER),
-    (re.compile(r"nvidia-dcgm-exporter"), Component.DCGM_EXPORTER),
-)
+_SEPARATORS: Final = re.compile(r"[;&|\n(){}]+")
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_VERSION: Final = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})(?:\.([0-9]{1,6}))?(?![0-9])")
 
 
 def component_of(container: Container) -> Component | None:
-    """Return what a container is: by its program, else its image (one image serves several), else its name."""
-    words = [posixpath.basename(word) for word in (*(container.command or ()), *(container.args or ())) if word]
-    if words and words[0] in _BY_COMMAND:
-        return _BY_COMMAND[words[0]]
-    if words and words[0] == "config-manager":
+    """Return what a container is: by its program, else its image if that serves one purpose, else its name.
+
+    A program that is known to be something else (config-manager, compute-domain-daemon, driver-manager)
+    makes it none, whatever its image. A shell is opened: what its script runs last counts.
+    """
+    program, is_hidden = _program(container)
+    if program in _BY_PROGRAM:
+        found = _BY_PROGRAM[program]
+        return _special(container, found)
+    repository = repository_of(container.image)
+    parts = repository.lower().split("/")
+    image = parts[-1]
+    for name, component in _BY_IMAGE.items():
+        if image == name or image.endswith(f"-{name}"):
+            return component if program is None or is_hidden else None
+    if program is not None and not is_hidden:
         return None
-    for word in words:
-        for program, component in _BY_COMMAND.items():
-            if re.search(rf"(?:^|[\s/;&]){re.escape(program)}(?:$|[\s;&])", word):
-                return component
-    for pattern, component in _BY_NAME:
-        if pattern.fullmatch(container.name):
-            return component
-    repository = container.image.split("@", 1)[0]
-    head, colon, tag = repository.rpartition(":")
-    repository = head if colon and "/" not in tag else repository
-    for pattern, component in _BY_IMAGE:
-        if pattern.search(repository):
-            return component
-    return None
+    if container.name in _BY_NAME:
+        return _BY_NAME[container.name]
+    if _OTHER_VENDORS.isdisjoint(parts) and any(image == name or image.endswith(f"-{name}") for name in _PLUGIN_IMAGES):
+        return Component.DEVICE_PLUGIN
+    return Component.OPERATOR if image == "gpu-operator" and program is None else None
 
 
 def recognise(spec: PodSpec) -> Component | None:
-    """Return what a pod is of the GPU stack, None if none of it."""
+    """Return what a pod is of the GPU stack by its first container that is any of it, None if none is."""
     for container in spec.containers:
         component = component_of(container)
         if component is not None:
             return component
     return None
+
+
+def repository_of(image: str) -> str:
+    """Return an image's name without tag and digest (`registry:5000/nvidia/dcgm-exporter`)."""
+    name = image.split("@", 1)[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
+def version_of(image: str) -> tuple[int, int, int] | None:
+    """Return the version that an image's tag begins with, None if its tag is no version or it has none.
+
+    `v0.20.0` and `v0.17.4-ubuntu22.04` give three numbers; `3.1.3-3.1.2-ubuntu20.04` the first of two
+    versions; a digest alone, `latest` and `devel` give None.
+    """
+    name = image.split("@", 1)[0]
+    repository = repository_of(image)
+    return parse_version(name[len(repository) + 1 :])
+
+
+def parse_version(text: str) -> tuple[int, int, int] | None:
+    """Return the version that a text begins with, None if it begins with none; a missing third number is 0."""
+    match = _VERSION.match(text)
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
+
+
+def _program(container: Container) -> tuple[str | None, bool]:
+    """Return the program's base name, and whether a script hides it; None where the image's own entry point runs.
+
+    Arguments without a command go to the image's entry point, and name no program.
+    """
+    command = container.command or ()
+    if not command:
+        return None, False
+    first = posixpath.basename(command[0])
+    rest = [*command[1:], *(container.args or ())]
+    if first in _BEFORE_PROGRAM:
+        words = [word for word in rest if not word.startswith("-") and not _ASSIGNMENT.match(word)]
+        first, rest = (posixpath.basename(words[0]), rest[rest.index(words[0]) + 1 :]) if words else (first, [])
+    if first not in _SHELLS:
+        return first, first.endswith(".sh")
+    known = [name for word in rest for name in _run_by(word) if name in _BY_PROGRAM]
+    return (known[-1], False) if known else (first, True)
+
+
+def _run_by(script: str) -> Iterator[str]:
+    """Yield the base names of what a shell script's simple commands run, in order."""
+    for part in _SEPARATORS.split(script):
+        for word in part.split():
+            if word not in _BEFORE_PROGRAM and not _ASSIGNMENT.match(word):
+                yield posixpath.basename(word)
+                break
+
+
+def _special(container: Container, found: Component) -> Component | None:
+    """Tell apart what one program does under several names (nvidia-validator, nvidia-driver)."""
+    if found is Component.VALIDATOR:
+        mode = next((one.value for one in container.env or () if one.name == "COMPONENT"), None)
+        return Component.NODE_STATUS_EXPORTER if mode == "metrics" or "status-exporter" in container.name else found
+    if found is Component.DRIVER and "vgpu-manager" in f"{container.name} {repository_of(container.image)}":
+        return None
+    return found
+
+
+class Unselected(msgspec.Struct, frozen=True):
+    """Which GPU DaemonSets select nodes by label, and which of them leave one node out.
+
+    `selecting`: how many select by label at all. `missed`: those that leave the node out, and why.
+    """
+
+    selecting: int
+    missed: "tuple[tuple[DaemonSet, Rejection], ...]"
 
 
 class Stack:
@@ -146,27 +277,40 @@ class Stack:
     @derived
     def feature_discoveries(self) -> "tuple[DaemonSet, ...]":
         """The DaemonSets that are GPU Feature Discovery."""
-        return tuple(one for one in need(self.daemonsets) if one.component is Component.GFD)
+        return self.of(Component.GFD)
 
     @derived
     def nfd_workers(self) -> "tuple[DaemonSet, ...]":
         """The DaemonSets that are NFD workers."""
-        return tuple(one for one in need(self.daemonsets) if one.component is Component.NFD_WORKER)
+        return self.of(Component.NFD_WORKER)
 
     @derived
     def exporters(self) -> "tuple[DaemonSet, ...]":
         """The DaemonSets that are dcgm-exporters."""
-        return tuple(one for one in need(self.daemonsets) if one.component is Component.DCGM_EXPORTER)
+        return self.of(Component.DCGM_EXPORTER)
 
     @derived
     def dra_plugins(self) -> "tuple[DaemonSet, ...]":
         """The DaemonSets that are kubelet plugins of NVIDIA's DRA driver."""
-        return tuple(one for one in need(self.daemonsets) if one.component is Component.DRA_KUBELET_PLUGIN)
+        return self.of(Component.DRA_KUBELET_PLUGIN)
 
     @derived
     def nfd_masters(self) -> tuple[DeploymentDocument, ...]:
         """The Deployments that are NFD masters."""
-        return tuple(one for one in need(self.cluster.objects("deployments.apps")) if recognise(one.spec.template.spec) is Component.NFD_MASTER)
+        return tuple(
+            one
+            for one in need(self.cluster.objects("deployments.apps"))
+            if recognise(one.spec.template.spec) is Component.NFD_MASTER
+        )
+
+    @derived
+    def operators(self) -> tuple[DeploymentDocument, ...]:
+        """The Deployments that are the GPU Operator."""
+        return tuple(
+            one
+            for one in need(self.cluster.objects("deployments.apps"))
+            if recognise(one.spec.template.spec) is Component.OPERATOR
+        )
 
     def of(self, component: Component) -> "tuple[DaemonSet, ...]":
         """Return the DaemonSets of one component; the caller needs `daemonsets` known.
@@ -175,3 +319,54 @@ class Stack:
             GapError: the DaemonSets could not be listed; call it inside a `derived` property.
         """
         return tuple(one for one in need(self.daemonsets) if one.component is component)
+
+    def unselected(self, node: "Node") -> Reading[Unselected]:
+        """Return which GPU DaemonSets leave a node out by label, NFD's workers and those kept off on purpose apart."""
+
+        def derive() -> Unselected:
+            wanted = [one for one in need(self.daemonsets) if one.component in _SELECTING]
+            selecting = [one for one in wanted if selection(need(one.object).spec.template.spec)]
+            missed: list[tuple[DaemonSet, Rejection]] = []
+            for component in dict.fromkeys(one.component for one in selecting):
+                for one, why in self.exclusions(component, node, taints=False) if component is not None else ():
+                    if why.is_by_label and kept_off(need(node.labels), why.keys) is None:
+                        missed.append((one, why))
+            return Unselected(len(selecting), tuple(missed))
+
+        return attempt(derive)
+
+    def exclusions(
+        self, component: Component, node: "Node", *, taints: bool
+    ) -> "tuple[tuple[DaemonSet, Rejection], ...]":
+        """Return why each of a component's DaemonSets may not run on a node; empty if any may.
+
+        A provider has one DaemonSet for each kind of node: only a node that none of them serves is left out.
+        Taints that repeat a node's conditions are not looked at.
+
+        Raises:
+            GapError: DaemonSets or the node could not be read; call it inside a derivation.
+        """
+        found: list[tuple[DaemonSet, Rejection]] = []
+        for one in self.of(component):
+            why = need(rejection(one.object, node, taints=taints, conditions=False))
+            if why is None:
+                return ()
+            found.append((one, why))
+        return tuple(found)
+
+
+def kept_off(labels: "dict[str, str]", keys: tuple[str, ...]) -> str | None:
+    """Return what keeps the operator's operands off a node on purpose, None if nothing does.
+
+    `keys`: the labels by which an operand selects. A person's `false` is honoured by the operator, and a node
+    for virtual machines gets other operands (upstream-facts §8).
+    """
+    if not keys or not all(key.startswith(DEPLOY_PREFIX) for key in keys):
+        return None
+    if labels.get(f"{DEPLOY_PREFIX}operands") == "false":
+        return f"label {DEPLOY_PREFIX}operands=false"
+    declined = next((key for key in keys if labels.get(key) == "false"), None)
+    if declined:
+        return f"label {declined}=false"
+    workload = labels.get("nvidia.com/gpu.workload.config", "container")
+    return f"label nvidia.com/gpu.workload.config={workload}" if workload in {"vm-passthrough", "vm-vgpu"} else None

@@ -1,0 +1,387 @@
+"""Which container engine the kubelet talks to, which distribution brings it, and whether it answers.
+
+Sources: upstream-facts, section 5 (paths, sockets and services of the distributions); node.status.nodeInfo.
+"""
+
+import datetime
+import enum
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from kube_gpucheck.evidence.containerd import ConfigurationError, Running, running
+from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
+
+if TYPE_CHECKING:
+    from kube_gpucheck.evidence.node import Node
+
+CRICTL: Final = "crictl info"
+
+
+class EngineKind(enum.Enum):
+    """A container engine, as node.status names it."""
+
+    CONTAINERD = "containerd"
+    CRI_O = "cri-o"
+    OTHER = "another engine"
+
+
+class Distribution(enum.Enum):
+    """What brings the engine and decides where its configuration lies."""
+
+    RKE2 = "rke2"
+    K3S = "k3s"
+    K0S = "k0s"
+    MICROK8S = "microk8s"
+    OPENSHIFT = "openshift"
+    GKE = "gke"
+    EKS = "eks"
+    TALOS = "talos"
+    BOTTLEROCKET = "bottlerocket"
+    PLAIN = "plain"
+
+    @property
+    def detects_nvidia_itself(self) -> bool:
+        """Whether it looks for the NVIDIA runtime when its service starts, and then writes the handler."""
+        return self in {Distribution.RKE2, Distribution.K3S}
+
+    @property
+    def embeds_its_engine(self) -> bool:
+        """Whether it brings an engine of its own, with its own configuration and socket."""
+        return self in {Distribution.RKE2, Distribution.K3S, Distribution.K0S, Distribution.MICROK8S}
+
+
+CONFIGURATION: Final = {
+    Distribution.RKE2: "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+    Distribution.K3S: "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+    Distribution.K0S: "/etc/k0s/containerd.toml",
+    Distribution.MICROK8S: "/var/snap/microk8s/current/args/containerd.toml",
+}
+"""The configuration in use; every other distribution's containerd reads `PLAIN_CONFIGURATION`."""
+PLAIN_CONFIGURATION: Final = "/etc/containerd/config.toml"
+
+_ENDS: Final = {
+    Distribution.RKE2: "/agent/etc/containerd/config.toml",
+    Distribution.K3S: "/agent/etc/containerd/config.toml",
+    Distribution.K0S: "/containerd.toml",
+    Distribution.MICROK8S: "/args/containerd.toml",
+}
+"""How the path ends where the data folder was moved (`--data-dir`)."""
+
+TEMPLATES: Final = {
+    Distribution.RKE2: ("config-v3.toml.tmpl", "config.toml.tmpl"),
+    Distribution.K3S: ("config-v3.toml.tmpl", "config.toml.tmpl"),
+    Distribution.MICROK8S: ("containerd-template.toml",),
+}
+"""The files, beside the configuration, from which it is written anew at each start."""
+
+_SOCKET: Final = {
+    Distribution.RKE2: "/run/k3s/containerd/containerd.sock",
+    Distribution.K3S: "/run/k3s/containerd/containerd.sock",
+    Distribution.K0S: "/run/k0s/containerd.sock",
+    Distribution.MICROK8S: "/var/snap/microk8s/common/run/containerd.sock",
+}
+_UNITS: Final = {
+    Distribution.RKE2: ("rke2-server", "rke2-agent"),
+    Distribution.K3S: ("k3s", "k3s-agent"),
+    Distribution.K0S: ("k0scontroller", "k0sworker"),
+    Distribution.MICROK8S: ("snap.microk8s.daemon-containerd",),
+}
+_SERVER_LABELS: Final = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_BY_KUBELET: Final = (
+    (re.compile(r"\+rke2"), Distribution.RKE2),
+    (re.compile(r"\+k3s"), Distribution.K3S),
+    (re.compile(r"\+k0s"), Distribution.K0S),
+    (re.compile(r"-gke\."), Distribution.GKE),
+    (re.compile(r"-eks-"), Distribution.EKS),
+)
+_BY_IMAGE: Final = (
+    (re.compile(r"^Bottlerocket"), Distribution.BOTTLEROCKET),
+    (re.compile(r"^Talos"), Distribution.TALOS),
+    (re.compile(r"^Red Hat Enterprise Linux CoreOS|^OpenShift"), Distribution.OPENSHIFT),
+)
+_BY_LABEL: Final = (
+    ("microk8s.io/cluster", Distribution.MICROK8S),
+    ("node.k0sproject.io/role", Distribution.K0S),
+    ("node.openshift.io/os_id", Distribution.OPENSHIFT),
+    ("cloud.google.com/gke-nodepool", Distribution.GKE),
+    ("eks.amazonaws.com/nodegroup", Distribution.EKS),
+)
+_VERSION: Final = re.compile(r"\bv?(\d{1,4})\.(\d{1,4})(?:\.\d|\b)")
+_NO_ANSWER: Final = re.compile(
+    r"connect: (?:no such file or directory|connection refused)|connection refused|DeadlineExceeded|"
+    r"deadline exceeded|no such host|unknown service runtime\.|validate service connection|code = Unavailable|"
+    r"code = Unimplemented",
+    re.IGNORECASE,
+)
+_NOT_ALLOWED: Final = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
+_DOWN: Final = re.compile(
+    r"container runtime is down|container runtime status check|runtime core not ready|RuntimeReady=false", re.IGNORECASE
+)
+_COMPLAINT: Final = re.compile(
+    r'failed to load plugin io\.containerd\.grpc\.v1\.cri[^"]*|no corresponding runtime configured[^"]*|'
+    r'(?:expected|unsupported) (?:containerd )?config version[^"]*|failed to load TOML[^"]*|invalid plugin config[^"]*',
+    re.IGNORECASE,
+)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Whether the engine answers for CRI. `how`: what says so. `why`: its words where it does not."""
+
+    answers: bool
+    how: str
+    why: str = ""
+
+
+class Engine:
+    """The engine of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        """Keep the node."""
+        self.node = node
+        self.host = node.host
+
+    @derived
+    def distribution(self) -> Distribution:
+        """What brings the engine: from the kubelet's version, the node's labels and image, else from the files read.
+
+        Source: status.nodeInfo.kubeletVersion (`+rke2r2`, `+k3s1`), osImage, labels.
+        """
+        document = self.node.object
+        if isinstance(document, Missing) and document.kind is MissingKind.NOT_ASKED:
+            return self._by_files()
+        node = need(document)
+        info = node.status.node_info
+        for pattern, found in _BY_KUBELET:
+            if pattern.search(info.kubelet_version):
+                return found
+        labels = node.metadata.labels or {}
+        for key, found in _BY_LABEL:
+            if key in labels:
+                return found
+        return next((found for pattern, found in _BY_IMAGE if pattern.search(info.os_image)), Distribution.PLAIN)
+
+    def _by_files(self) -> Distribution:
+        asked = {key.removeprefix("file:") for key in self.host.keys("file:")}
+        return next((found for found, path in CONFIGURATION.items() if path in asked), Distribution.PLAIN)
+
+    @derived
+    def kind(self) -> EngineKind:
+        """Which engine it is. Source: status.nodeInfo.containerRuntimeVersion, else the files that were read."""
+        document = self.node.object
+        if isinstance(document, Missing) and document.kind is MissingKind.NOT_ASKED:
+            return EngineKind.CRI_O if self.host.keys("file:/etc/crio/") else EngineKind.CONTAINERD
+        name = need(document).status.node_info.container_runtime_version.partition("://")[0]
+        return next((kind for kind in EngineKind if kind.value == name), EngineKind.OTHER)
+
+    @derived
+    def release(self) -> tuple[int, int] | None:
+        """Major and minor number of the engine's version, None if the kubelet does not know it and nobody else does.
+
+        Source: status.nodeInfo.containerRuntimeVersion; where that says Unknown, `containerd --version` on a host
+        whose engine is not embedded.
+        """
+        document = self.node.object
+        if not (isinstance(document, Missing) and document.kind is MissingKind.NOT_ASKED):
+            found = release_in(need(document).status.node_info.container_runtime_version.partition("://")[2])
+            if found is not None:
+                return found
+        if need(self.distribution).embeds_its_engine or need(self.kind) is not EngineKind.CONTAINERD:
+            return None
+        printed = self.host.command("containerd --version")
+        if isinstance(printed, Missing) and printed.kind is MissingKind.NOT_ASKED:
+            return None
+        command = need(printed)
+        return None if command is None else release_in(command.text)
+
+    @derived
+    def configuration_path(self) -> str:
+        """Where containerd's main file lies on this distribution; where it was read from if its folder was moved."""
+        distribution = need(self.distribution)
+        usual = CONFIGURATION.get(distribution, PLAIN_CONFIGURATION)
+        asked = [key.removeprefix("file:") for key in self.host.keys("file:")]
+        end = _ENDS.get(distribution)
+        if usual in asked or end is None:
+            return usual
+        return next((path for path in asked if path.endswith(end)), usual)
+
+    @derived
+    def unit(self) -> str:
+        """The service that runs the engine; of two that a distribution has, the one asked about, else by role."""
+        if need(self.kind) is EngineKind.CRI_O:
+            return "crio"
+        units = _UNITS.get(need(self.distribution), ("containerd",))
+        asked = [one for one in units if f"exec:systemctl show {one}" in self.host.keys("exec:systemctl show")]
+        if asked:
+            return asked[0]
+        labels = self.node.labels
+        is_server = isinstance(labels, Missing) or any(key in labels.value for key in _SERVER_LABELS)
+        return units[0] if is_server else units[-1]
+
+    @property
+    def restart(self) -> str:
+        """The command that restarts the engine, for a remedy."""
+        unit, distribution = self.unit, self.distribution
+        if isinstance(unit, Missing):
+            return "systemctl restart containerd"
+        if isinstance(distribution, Seen) and distribution.value is Distribution.MICROK8S:
+            return "microk8s stop && microk8s start"
+        return f"systemctl restart {unit.value}"
+
+    @property
+    def configure(self) -> str:
+        """How the NVIDIA handler gets into this distribution's configuration, for a remedy."""
+        distribution, kind = self.distribution, self.kind
+        if isinstance(kind, Seen) and kind.value is EngineKind.CRI_O:
+            return f"run 'nvidia-ctk runtime configure --runtime=crio', then '{self.restart}'"
+        match distribution.value if isinstance(distribution, Seen) else Distribution.PLAIN:
+            case Distribution.RKE2 | Distribution.K3S:
+                return f"run '{self.restart}': its service looks for the toolkit when it starts, and writes the handler"
+            case Distribution.K0S:
+                file = "/etc/k0s/containerd.d/nvidia.toml"
+                return f"run 'nvidia-ctk runtime configure --runtime=containerd --config={file}', then '{self.restart}'"
+            case Distribution.MICROK8S:
+                return "run 'microk8s enable nvidia': it writes the handler into containerd-template.toml"
+            case _:
+                return f"run 'nvidia-ctk runtime configure --runtime=containerd', then '{self.restart}'"
+
+    @derived
+    def started_at(self) -> datetime.datetime | None:
+        """When the engine's service became active, None if it is not. Source: systemctl's ActiveEnterTimestamp."""
+        line = f"systemctl show {need(self.unit)}"
+        command = need(self.host.command(line))
+        if command is None:
+            return None
+        shown = dict(row.split("=", 1) for row in command.text.splitlines() if "=" in row)
+        if shown.get("ActiveState", "active") not in {"active", "reloading"}:
+            return None
+        stamp = shown.get("ActiveEnterTimestamp")
+        source = f"nodes/{self.node.name}/host.json#exec:{line}"
+        if stamp is None:
+            raise GapError(Missing(MissingKind.UNPARSABLE, f"'{line}' has no ActiveEnterTimestamp", source))
+        found = moment(stamp, self.node.cluster.gathered_at)
+        if found is None:
+            raise GapError(Missing(MissingKind.UNPARSABLE, f"ActiveEnterTimestamp is '{stamp}', no time", source))
+        return found
+
+    @derived
+    def running(self) -> Running | None:
+        """What the running engine says of itself, None if nothing on the host could ask it. Source: `crictl info`.
+
+        An answer that came from another engine's socket counts as none.
+        """
+        command = need(self.host.command(CRICTL))
+        source = f"nodes/{self.node.name}/host.json#exec:{CRICTL}"
+        if command is None:
+            return None
+        if command.status not in {None, 0} or not command.text.lstrip().startswith("{"):
+            raise GapError(self._refusal(command.text, source))
+        try:
+            found = running(command.text)
+        except ConfigurationError as error:
+            raise GapError(Missing(MissingKind.UNPARSABLE, str(error), source)) from error
+        socket = _SOCKET.get(need(self.distribution))
+        if socket is not None and found.endpoint and found.endpoint.removeprefix("unix://") != socket:
+            return None
+        return found
+
+    def _refusal(self, text: str, source: str) -> Missing:
+        words = " ".join(text.split())[:300]
+        kind = MissingKind.FORBIDDEN if _NOT_ALLOWED.search(text) else MissingKind.ERROR
+        return Missing(kind, f"'{CRICTL}' got no answer: {words or 'it printed nothing'}", source)
+
+    @derived
+    def answer(self) -> Answer:
+        """Whether the engine answers for CRI.
+
+        Source: `crictl info`; where it was not asked or could not ask, the node's condition Ready, which the kubelet
+        gives only while the engine answers it.
+        """
+        asked = self.host.command(CRICTL)
+        if not (isinstance(asked, Missing) and asked.kind is MissingKind.NOT_ASKED):
+            command = need(asked)
+            if command is not None and (command.status not in {None, 0} or not command.text.lstrip().startswith("{")):
+                if _NOT_ALLOWED.search(command.text) or not _NO_ANSWER.search(command.text):
+                    source = f"nodes/{self.node.name}/host.json#exec:{CRICTL}"
+                    raise GapError(self._refusal(command.text, source))
+                return Answer(answers=False, how=f"'{CRICTL}'", why=" ".join(command.text.split())[:300])
+            found = need(self.running) if command is not None else None
+            if found is not None and found.ready is not None:
+                return Answer(found.ready, f"'{CRICTL}'", found.reason)
+            if found is not None and found.handlers is not None:
+                return Answer(answers=True, how=f"'{CRICTL}'")
+        return self._by_condition()
+
+    def _by_condition(self) -> Answer:
+        node = need(self.node.object)
+        ready = next((one for one in node.status.conditions if one.type == "Ready"), None)
+        source = "cluster/nodes.json"
+        if ready is None:
+            raise GapError(Missing(MissingKind.ERROR, f"node '{self.node.name}' has no condition Ready", source))
+        if _DOWN.search(ready.message):
+            return Answer(answers=False, how="the node's condition Ready", why=ready.message[:300])
+        if ready.status == "True" or "NetworkReady=false" in ready.message:
+            return Answer(answers=True, how="the node's condition Ready")
+        reason = f"Ready is {ready.status} ({ready.reason}: {ready.message[:200]}), which says nothing of the engine"
+        raise GapError(Missing(MissingKind.ERROR, reason, source))
+
+    @derived
+    def complaint(self) -> str | None:
+        """The last line of containerd's log that says why its CRI plugin is not there, None if there is none."""
+        found = _COMPLAINT.findall(need(self.host.log("containerd"))[-1_000_000:])
+        return None if not found else str(found[-1])[:300]
+
+
+def release_in(text: str) -> tuple[int, int] | None:
+    """Return the first version's major and minor number in a text, None if there is none (`containerd://Unknown`)."""
+    found = _VERSION.search(text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+_SYSTEMD: Final = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(.*)")
+_LS: Final = re.compile(r"([A-Z][a-z]{2}) +(\d{1,2}) +(?:(\d{1,2}):(\d\d)|(\d{4}))")
+_OFFSET: Final = re.compile(r"([+-])(\d\d):?(\d\d)")
+_MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+def moment(text: str, around: datetime.datetime) -> datetime.datetime | None:
+    """Return a time as RFC 3339, systemctl, `ls --full-time` or `ls -l` write it, None if it is no time.
+
+    A time without a zone is taken for UTC; one of `ls -l` without a year lies in the twelve months before `around`.
+    """
+    try:
+        found = _SYSTEMD.fullmatch(text.strip())
+        if found:
+            year, month, day, hour, minute = (int(part) for part in found.groups()[:5])
+            zone = _zone(found[7].strip())
+            if zone is None:
+                return None
+            return datetime.datetime(year, month, day, hour, minute, int(found[6] or 0), tzinfo=zone)
+        listed = _LS.fullmatch(text.strip())
+        if listed is None or listed[1] not in _MONTHS:
+            return None
+        month, day = _MONTHS.index(listed[1]) + 1, int(listed[2])
+        if listed[5]:
+            return datetime.datetime(int(listed[5]), month, day, tzinfo=datetime.timezone.utc)
+        hour, minute = int(listed[3]), int(listed[4])
+        here = datetime.datetime(around.year, month, day, hour, minute, tzinfo=datetime.timezone.utc)
+        return here.replace(year=around.year - 1) if here > around + datetime.timedelta(days=1) else here
+    except ValueError:
+        return None
+
+
+def _zone(text: str) -> datetime.tzinfo | None:
+    if text in {"", "Z", "UTC", "GMT"}:
+        return datetime.timezone.utc
+    found = _OFFSET.fullmatch(text)
+    if found is None:
+        return None
+    offset = datetime.timedelta(hours=int(found[2]), minutes=int(found[3]))
+    return datetime.timezone(-offset if found[1] == "-" else offset)
+
+
+def not_asked(reading: Reading[object]) -> bool:
+    """Tell whether a source was never asked, so that another may speak for it."""
+    return isinstance(reading, Missing) and reading.kind is MissingKind.NOT_ASKED

@@ -1,0 +1,592 @@
+"""The container runtime of one node: engine, its configuration on disk, what it runs with, the toolkit and CDI.
+
+The facts at the end are what a diagnosis may ask for by name.
+"""
+
+import datetime
+import posixpath
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from kube_gpucheck.evidence import containerd, crio
+from kube_gpucheck.evidence.cdi import Cdi
+from kube_gpucheck.evidence.containerd import Configuration, ConfigurationError, File, Handler
+from kube_gpucheck.evidence.delivery import setting
+from kube_gpucheck.evidence.engine import PLAIN_CONFIGURATION, TEMPLATES, Engine, EngineKind, moment, not_asked
+from kube_gpucheck.evidence.host import Host
+from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
+from kube_gpucheck.evidence.stack import Component
+from kube_gpucheck.evidence.toolkit import Toolkit
+from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
+
+if TYPE_CHECKING:
+    from kube_gpucheck.evidence.cluster import Cluster
+    from kube_gpucheck.evidence.node import Node
+
+DUMP: Final = "containerd config dump"
+DROP_INS: Final = ("/etc/containerd/conf.d", "/etc/containerd/config.d")
+"""Where `nvidia-ctk runtime configure` has written its drop-in since 1.18 (upstream-facts, section 3)."""
+JIT_KIND: Final = "runtime.nvidia.com/gpu"
+"""The kind that mode jit-cdi defines in memory; in an error it means that the making of it failed."""
+DRIVER_CONTAINER_ROOT: Final = "/run/nvidia/driver"
+LIBRARY_FOLDERS: Final = (
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib64",
+    "lib64",
+    "usr/lib",
+    "lib",
+    "lib/x86_64-linux-gnu",
+    "lib/aarch64-linux-gnu",
+)
+"""Where the toolkit looks below a driver root. Source: nvidia-container-toolkit, internal/lookup/library.go."""
+_DEFAULT_IMPORTS_SINCE: Final = (2, 2)
+_CDI_SINCE: Final = (1, 7)
+_CDI_DEFAULT_SINCE: Final = (2, 0)
+_REFUSED: Final = re.compile(
+    r'no runtime for \\*"([^"\\]{1,200})\\*" is configured|failed to find runtime handler (\S{1,200})'
+)
+_LISTS: Final = re.compile(r"[*?\[]")
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What the running engine has of the NVIDIA handlers that are configured.
+
+    `how`: what says so. `missing`: handlers on disk that it does not have. `other`: those that it runs with another
+    program, as (handler on disk, the running one's program).
+    """
+
+    how: str
+    missing: tuple[Handler, ...] = ()
+    other: tuple[tuple[Handler, str], ...] = ()
+
+
+class Template(msgspec.Struct, frozen=True):
+    """The template that a distribution renders the engine's configuration from."""
+
+    path: str
+    text: str
+
+    @property
+    def keeps_nvidia(self) -> bool:
+        """Whether a handler that the distribution detects, or one of its own, survives the next rendering."""
+        return "nvidia" in self.text or re.search(r'\{\{-?\s*template\s+"base"', self.text) is not None
+
+
+class Runtime:
+    """The container runtime of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        """Keep the node."""
+        self.node = node
+        self.host: Host = node.host
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine: which, of which distribution, and whether it answers."""
+        return Engine(self.node)
+
+    @cached_property
+    def toolkit(self) -> Toolkit:
+        """The NVIDIA Container Toolkit on the host."""
+        return Toolkit(self.node)
+
+    @cached_property
+    def cdi(self) -> Cdi:
+        """The CDI specifications on the host."""
+        return Cdi(self.node)
+
+    @derived
+    def configuration(self) -> Configuration:
+        """What the engine's files come to: as `containerd config dump` merges them, else by its release's own rule.
+
+        The dump counts where it is of the engine's own files; RKE2, K3s, k0s and MicroK8s have others.
+        """
+        if need(self.engine.kind) is EngineKind.CONTAINERD:
+            path = need(self.engine.configuration_path)
+            if path == PLAIN_CONFIGURATION or f"file:{path}" not in self.host.keys("file:"):
+                printed = self.host.command(DUMP)
+                command = None if not_asked(printed) else need(printed)
+                if command is not None:
+                    found = self._dumped(command.text)
+                    if path == PLAIN_CONFIGURATION or path in found.files:
+                        return found
+        return need(self.files)
+
+    def _dumped(self, text: str) -> Configuration:
+        try:
+            return containerd.dumped(text)
+        except ConfigurationError as error:
+            raise self._unparsable(error) from error
+
+    @derived
+    def files(self) -> Configuration:
+        """What the engine's files come to, worked out from the files alone, each handler with the file that set it."""
+        try:
+            match need(self.engine.kind):
+                case EngineKind.CONTAINERD:
+                    return containerd.effective(need(self.containerd_files), need(self.engine.release))
+                case EngineKind.CRI_O:
+                    return crio.effective(need(self._crio_files))
+                case EngineKind.OTHER:
+                    pass
+        except ConfigurationError as error:
+            raise self._unparsable(error) from error
+        reason = f"the engine of {self.node.name} is neither containerd nor CRI-O; its files are not read"
+        raise GapError(Missing(MissingKind.NOT_ASKED, reason, "cluster/nodes.json"))
+
+    @derived
+    def containerd_files(self) -> tuple[File, ...]:
+        """The files of containerd in the order of loading: the main one, then imports, breadth first."""
+        main = need(self.engine.configuration_path)
+        release = need(self.engine.release)
+        found: dict[str, File] = {}
+        text = need(self.host.file(main))
+        if text is None:
+            defaults = release is not None and release >= _DEFAULT_IMPORTS_SINCE and main == PLAIN_CONFIGURATION
+            pending = [f"{DROP_INS[0]}/*.toml"] if defaults else []
+        else:
+            found[main] = self._parsed(main, text)
+            pending = [containerd.import_pattern(main, one) for one in found[main].imports]
+        while pending:
+            for path in need(self._expanded(pending.pop(0))):
+                if path in found:
+                    continue
+                text = need(self.host.file(path))
+                if text is None:
+                    continue
+                found[path] = self._parsed(path, text)
+                pending += [containerd.import_pattern(path, one) for one in found[path].imports]
+        return tuple(found.values())
+
+    def _expanded(self, pattern: str) -> Reading[tuple[str, ...]]:
+        """Return the files that an import means, in order of name: those listed, else those that were read."""
+
+        def derive() -> tuple[str, ...]:
+            if not _LISTS.search(pattern):
+                return (pattern,)
+            folder = posixpath.dirname(pattern)
+            listing = self.host.listing(folder)
+            if not not_asked(listing):
+                entries = need(listing)
+                names = () if entries is None else tuple(one.name for one in entries.entries)
+                paths = [posixpath.join(folder, name) for name in names]
+            else:
+                paths = [key.removeprefix("file:") for key in self.host.keys(f"file:{folder}/")]
+                if not paths:
+                    need(listing)
+            return tuple(sorted(path for path in paths if containerd.matches(pattern, path)))
+
+        return attempt(derive)
+
+    @derived
+    def _crio_files(self) -> tuple[tuple[str, str], ...]:
+        found: list[tuple[str, str]] = []
+        text = need(self.host.file(crio.MAIN))
+        if text is not None:
+            found.append((crio.MAIN, text))
+        listing = self.host.listing(crio.DROP_INS)
+        if not_asked(listing):
+            paths = [key.removeprefix("file:") for key in self.host.keys(f"file:{crio.DROP_INS}/")]
+            if not paths:
+                need(listing)
+        else:
+            entries = need(listing)
+            paths = [posixpath.join(crio.DROP_INS, one.name) for one in (entries.entries if entries else ())]
+        for path in sorted(paths):
+            text = need(self.host.file(path))
+            if text is not None:
+                found.append((path, text))
+        return tuple(found)
+
+    @derived
+    def stray_drop_ins(self) -> tuple[str, ...]:
+        """Files with an NVIDIA handler in the toolkit's drop-in folders that no `imports` of the engine means.
+
+        Beside an embedded engine those folders are another engine's: `other_engine_is_configured`.
+        """
+        if need(self.engine.kind) is not EngineKind.CONTAINERD or need(self.engine.distribution).embeds_its_engine:
+            return ()
+        read = {one.path for one in need(self.containerd_files)}
+        stray: list[str] = []
+        for folder in DROP_INS:
+            for path in sorted(self._known_below(folder)):
+                text = need(self.host.file(path)) if path not in read else None
+                if text is not None and self._has_nvidia(path, text):
+                    stray.append(path)
+        return tuple(stray)
+
+    def _has_nvidia(self, path: str, text: str) -> bool:
+        try:
+            return containerd.parse(path, text).mentions_nvidia()
+        except ConfigurationError as error:
+            raise self._unparsable(error) from error
+
+    def _parsed(self, path: str, text: str) -> File:
+        try:
+            return containerd.parse(path, text)
+        except ConfigurationError as error:
+            raise self._unparsable(error) from error
+
+    def _unparsable(self, error: ConfigurationError) -> GapError:
+        return GapError(Missing(MissingKind.UNPARSABLE, str(error), f"nodes/{self.node.name}/host.json"))
+
+    def _known_below(self, folder: str) -> tuple[str, ...]:
+        return tuple(
+            path for key in self.host.keys(f"file:{folder}/") if (path := key.removeprefix("file:")).endswith(".toml")
+        )
+
+    @derived
+    def template(self) -> Template | None:
+        """The template in use, None if the distribution has none or it was not looked for."""
+        names = TEMPLATES.get(need(self.engine.distribution), ())
+        folder = posixpath.dirname(need(self.engine.configuration_path))
+        for name in names:
+            text = self.host.file(posixpath.join(folder, name))
+            content = None if not_asked(text) else need(text)
+            if content is not None:
+                return Template(posixpath.join(folder, name), content)
+        return None
+
+    @derived
+    def handler_names(self) -> frozenset[str]:
+        """The handlers of this node by name: those of its files, else those that the engine told the kubelet of."""
+        configuration = self.configuration
+        if not not_asked(configuration):
+            return frozenset(one.name for one in need(configuration).handlers)
+        told = need(self._told)
+        if not told:
+            need(configuration)
+        return told
+
+    @derived
+    def _told(self) -> frozenset[str]:
+        """The handlers in status.runtimeHandlers; empty proves nothing (upstream-facts, section 6)."""
+        document = self.node.object
+        if not_asked(document):
+            return frozenset()
+        return frozenset(one.name for one in need(document).status.runtime_handlers or () if one.name)
+
+    @derived
+    def default_is_nvidia(self) -> bool:
+        """Whether pods that name no class run under NVIDIA's handler. Source: the files, else the running engine."""
+        configuration = self.configuration
+        if not not_asked(configuration):
+            return need(configuration).default_is_nvidia
+        running = self.engine.running
+        found = None if not_asked(running) else need(running)
+        if found is None or found.default is None or found.handlers is None:
+            return need(configuration).default_is_nvidia
+        return any(one.name == found.default and one.is_nvidia for one in found.handlers)
+
+    @derived
+    def loaded(self) -> Loaded:
+        """Whether the running engine has the NVIDIA handlers of its configuration.
+
+        By its own answer (`crictl info`), else by what it told the kubelet, else by its age against that of its
+        configuration, else by what became of pods that name the handler.
+        """
+        configured = need(self.configuration).nvidia
+        answer = self.engine.answer
+        if isinstance(answer, Seen) and not answer.value.answers:
+            reason = f"the engine does not answer ({answer.value.how}): {answer.value.why}"
+            raise GapError(Missing(MissingKind.ERROR, reason, f"nodes/{self.node.name}/host.json"))
+        running = self.engine.running
+        said = None if not_asked(running) else need(running)
+        if said is not None and said.handlers is not None:
+            return _compared(configured, said.handlers)
+        told = need(self._told)
+        if told:
+            missing = tuple(one for one in configured if one.name not in told)
+            return Loaded("node.status.runtimeHandlers", missing)
+        if not not_asked(self.host.command(f"systemctl show {need(self.engine.unit)}")):
+            stale = need(self._changed_since_start)
+            return Loaded("the configuration's age against the engine's start", configured if stale else ())
+        return need(self._by_pods)
+
+    @derived
+    def _changed_since_start(self) -> bool:
+        """Whether a file of the configuration that sets an NVIDIA handler is newer than the engine."""
+        started = need(self.engine.started_at)
+        if started is None:
+            reason = f"'systemctl show {need(self.engine.unit)}' says that the engine's service is not active"
+            raise GapError(Missing(MissingKind.ERROR, reason, f"nodes/{self.node.name}/host.json"))
+        set_by = {one.file for one in need(self.files).nvidia if one.file is not None}
+        return any(need(self._modified(path)) > started for path in sorted(set_by))
+
+    def _modified(self, path: str) -> Reading[datetime.datetime]:
+        def derive() -> datetime.datetime:
+            entry = need(self.host.entry(path))
+            text = None if entry is None else entry.modified
+            found = None if text is None else moment(text, self.node.cluster.gathered_at)
+            if found is None:
+                source = f"nodes/{self.node.name}/host.json#stat:{path}"
+                raise GapError(Missing(MissingKind.ERROR, f"when '{path}' was last changed is not known", source))
+            return found
+
+        return attempt(derive)
+
+    @derived
+    def _by_pods(self) -> Loaded:
+        configured = need(self.configuration).nvidia
+        refused = need(self.refused_handlers)
+        missing = tuple(one for one in configured if one.name in refused)
+        if missing:
+            return Loaded("events of pods", missing)
+        classes = {one.metadata.name: one.handler for one in need(self.node.cluster.runtime_classes)}
+        used = {classes.get(name) for pod in need(self.node.pods) if (name := _running_class(pod)) is not None}
+        if all(one.name in used for one in configured):
+            return Loaded("pods that run under it")
+        reason = f"nothing that was read tells whether the engine of {self.node.name} has read its configuration"
+        raise GapError(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json", "--probe"))
+
+    @derived
+    def refused_handlers(self) -> dict[str, str]:
+        """Handlers that the engine did not know for a pod that still waits here, with the event's text."""
+        found: dict[str, str] = {}
+        for pod in need(self.node.pods):
+            if need(pod.object).status.phase != "Pending":
+                continue
+            for event in need(pod.events):
+                match = _REFUSED.search(event.message)
+                if match is not None:
+                    found[match[1] or match[2]] = event.message
+        return found
+
+    @derived
+    def cdi_is_enabled(self) -> bool:
+        """Whether the engine itself injects CDI devices. Source: its release, its own answer, its configuration."""
+        if need(self.engine.kind) is EngineKind.CRI_O:
+            return True  # since CRI-O 1.23, without a switch
+        release = need(self.engine.release)
+        if release is not None and release < _CDI_SINCE:
+            return False
+        running = self.engine.running
+        said = None if not_asked(running) else need(running)
+        if said is not None and said.enable_cdi is not None:
+            return said.enable_cdi
+        written = need(self.configuration).enable_cdi
+        if written is not None:
+            return written
+        if release is None:
+            reason = f"the release of {self.node.name}'s engine is not known, and no file sets 'enable_cdi'"
+            raise GapError(Missing(MissingKind.ERROR, reason, "cluster/nodes.json"))
+        return release >= _CDI_DEFAULT_SINCE
+
+    @derived
+    def driver_root(self) -> str:
+        """Where the driver's files are looked for: as the toolkit is told, else a driver container's folder, else /."""
+        configuration = self.toolkit.configuration
+        said = None if not_asked(configuration) else need(configuration)
+        if said is not None and said.root_is_said:
+            return said.root
+        return DRIVER_CONTAINER_ROOT if need(self.node.deliveries.serving(Component.DRIVER)) else "/"
+
+    @derived
+    def driver_roots(self) -> tuple[tuple[str, str], ...]:
+        """Who looks for the driver where, as (component, root): those that say it, and the toolkit if it is there."""
+        found: list[tuple[str, str]] = []
+        if need(self.toolkit.is_installed):
+            configuration = need(self.toolkit.configuration)
+            found.append(("the toolkit", "/" if configuration is None else configuration.root))
+        if need(self.node.deliveries.serving(Component.DRIVER)):
+            found.append(("the driver container", DRIVER_CONTAINER_ROOT))
+        return (*found, *need(self._said("NVIDIA_DRIVER_ROOT", "--nvidia-driver-root")))
+
+    @derived
+    def dev_roots(self) -> tuple[tuple[str, str], ...]:
+        """Who looks for the device nodes where, as (component, root): those that say it."""
+        return need(self._said("NVIDIA_DEV_ROOT", "--nvidia-dev-root"))
+
+    def _said(self, variable: str, flag: str) -> Reading[tuple[tuple[str, str], ...]]:
+        def derive() -> tuple[tuple[str, str], ...]:
+            found: list[tuple[str, str]] = []
+            for component in (Component.DEVICE_PLUGIN, Component.GFD, Component.DRA_KUBELET_PLUGIN):
+                for daemonset in need(self.node.deliveries.serving(component)):
+                    said = setting(need(daemonset.main_container), variable, flag)
+                    if said:
+                        found.append((f"{daemonset.namespace}/{daemonset.name}", said))
+            return tuple(found)
+
+        return attempt(derive)
+
+    def library(self, name: str) -> Reading[str | None]:
+        """Return where a library of the driver is found, None if it is not: by the loader's cache, or in the root."""
+
+        def derive() -> str | None:
+            root = need(self.driver_root)
+            return need(self._cached(name)) if root == "/" else need(self._below(root, name))
+
+        return attempt(derive)
+
+    def _cached(self, name: str) -> Reading[str | None]:
+        def derive() -> str | None:
+            line = "ldconfig -p"
+            command = need(self.host.command(line))
+            source = f"nodes/{self.node.name}/host.json#exec:{line}"
+            if command is None:
+                raise GapError(Missing(MissingKind.ERROR, f"there is no ldconfig on {self.node.name} to ask", source))
+            for row in command.text.splitlines():
+                if row.strip().startswith(f"{name} ") and "=>" in row:
+                    return row.rpartition("=>")[2].strip()
+            tells = command.filtered is None or re.search(command.filtered, name) is not None
+            if command.status not in {None, 0} or command.truncated or not tells or not command.text.strip():
+                raise GapError(Missing(MissingKind.ERROR, f"'{line}' on {self.node.name} was not had whole", source))
+            return None
+
+        return attempt(derive)
+
+    def _below(self, root: str, name: str) -> Reading[str | None]:
+        def derive() -> str | None:
+            absent = 0
+            first: Missing | None = None
+            for folder in LIBRARY_FOLDERS:
+                path = posixpath.join(root, folder, name)
+                entry = self.host.entry(path)
+                if isinstance(entry, Missing) and entry.kind is MissingKind.NOT_ASKED:
+                    first = first or entry
+                    continue
+                if need(entry) is not None:
+                    return path
+                absent += 1
+            if first is not None and not absent:
+                raise GapError(first)
+            return None
+
+        return attempt(derive)
+
+    # What a diagnosis asks for by name.
+
+    @derived
+    def handler_in_files(self) -> bool:
+        """Whether the engine's configuration on disk has a handler for NVIDIA."""
+        return bool(need(self.configuration).nvidia)
+
+    @derived
+    def handler_loaded(self) -> bool:
+        """Whether the running engine has every NVIDIA handler of its configuration; False if it has none to load."""
+        if not need(self.handler_in_files):
+            return False
+        loaded = need(self.loaded)
+        return not loaded.missing and not loaded.other
+
+    @derived
+    def toolkit_installed(self) -> bool:
+        """Whether nvidia-container-runtime is on the host."""
+        return need(self.toolkit.is_installed)
+
+    @derived
+    def toolkit_newer_than_engine_start(self) -> bool:
+        """Whether nvidia-container-runtime was changed after the engine's service started."""
+        entry = need(self.toolkit.runtime_entry)
+        started = need(self.engine.started_at)
+        if entry is None or started is None:
+            return False
+        path = need(self.toolkit.runtime_path)
+        return path is not None and need(self._modified(path)) > started
+
+    @derived
+    def engine_answers(self) -> bool:
+        """Whether the engine answers for CRI."""
+        return need(self.engine.answer).answers
+
+    @derived
+    def drop_in_is_not_imported(self) -> bool:
+        """Whether the toolkit's drop-in is there and no file of the engine imports it."""
+        return bool(need(self.stray_drop_ins))
+
+    @derived
+    def other_engine_is_configured(self) -> bool:
+        """Whether /etc/containerd has a handler for NVIDIA while the kubelet's engine is one that does not read it."""
+        if not need(self.engine.distribution).embeds_its_engine:
+            return False
+        paths = (PLAIN_CONFIGURATION, *(path for folder in DROP_INS for path in self._known_below(folder)))
+        texts = ((path, self.host.file(path)) for path in paths)
+        read = ((path, need(text)) for path, text in texts if not not_asked(text))
+        return any(self._has_nvidia(path, text) for path, text in read if text is not None)
+
+    @derived
+    def handler_program_is_missing(self) -> bool:
+        """Whether a handler for NVIDIA names a program that is not there."""
+        named = [one.binary for one in need(self.configuration).nvidia if one.binary and one.binary.startswith("/")]
+        return any(need(self.host.entry(path)) is None for path in named)
+
+    @derived
+    def cdi_spec_is_missing(self) -> bool:
+        """Whether a kind that this node needs, or that a pod asked for, is defined by no specification."""
+        kinds = {one.kind for one in need(self.cdi.specifications)}
+        asked = {name.partition("=")[0] for name in need(self.cdi.unresolved)} - {JIT_KIND}
+        return not asked <= kinds or need(self.cdi.wanted) not in {None, *kinds}
+
+    @derived
+    def cdi_spec_is_stale(self) -> bool:
+        """Whether a specification names a device node or a file of the driver that is not there."""
+        return any(one.named.what != "hook" for one in need(self.cdi.faults))
+
+    @derived
+    def cdi_hook_is_missing(self) -> bool:
+        """Whether a specification calls a helper program that is not there."""
+        return any(one.named.what == "hook" for one in need(self.cdi.faults))
+
+    @derived
+    def cdi_jit_failed(self) -> bool:
+        """Whether a container failed on a device that the NVIDIA runtime makes by itself (runtime.nvidia.com/gpu)."""
+        return any(name.startswith(f"{JIT_KIND}=") for name in need(self.cdi.unresolved))
+
+    @derived
+    def import_replaced_handler(self) -> bool:
+        """Whether a later file undid a setting for NVIDIA that an earlier one makes."""
+        return bool(need(self.files).lost)
+
+    @derived
+    def distribution_name(self) -> str:
+        """The distribution's name: rke2, k3s, k0s, microk8s, openshift, gke, eks, talos, bottlerocket or plain."""
+        return need(self.engine.distribution).value
+
+    @derived
+    def distribution_detects_nvidia(self) -> bool:
+        """Whether the distribution writes the handler by itself when its service starts (RKE2, K3s)."""
+        return need(self.engine.distribution).detects_nvidia_itself
+
+
+def class_is_nvidia(cluster: "Cluster", name: str, nodes: "tuple[Node, ...]") -> Reading[bool | None]:
+    """Return whether a RuntimeClass leads to NVIDIA's handler, None if there is no such class.
+
+    Told by the handler's name; where that does not say it, by the program that the nodes' engines have for it.
+    """
+
+    def derive() -> bool | None:
+        found = next((one for one in need(cluster.runtime_classes) if one.metadata.name == name), None)
+        if found is None:
+            return None
+        if containerd.names_nvidia(found.handler):
+            return True
+        for node in nodes:
+            handler = need(node.runtime.configuration).find(found.handler)
+            if handler is None or not handler.is_nvidia:
+                return False
+        return bool(nodes)
+
+    return attempt(derive)
+
+
+def _compared(configured: tuple[Handler, ...], handlers: tuple[Handler, ...]) -> Loaded:
+    running = {one.name: one for one in handlers}
+    missing = tuple(one for one in configured if one.name not in running)
+    other = tuple(
+        (one, mine)
+        for one in configured
+        if one.name in running and (mine := running[one.name].binary) is not None and mine != one.binary
+    )
+    return Loaded("'crictl info'", missing, other)
+
+
+def _running_class(pod: object) -> str | None:
+    document = need(pod.object)  # type: ignore[attr-defined]  # a Pod; its module imports this one's user
+    if document.status.phase != "Running":
+        return None
+    name: str | None = document.spec.runtime_class_name
+    return name
