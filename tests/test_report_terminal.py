@@ -94,8 +94,8 @@ gpucheck · cluster rke2 (simulated) · 1 of 1 GPU node judged · 50 of 53 check
   discovery     ✗ 4 of 6 pass, 2 faults, consequences of 1
   deviceplugin  ✗ 0 of 3 pass, 3 faults, consequences of 1
   workload      · not asked: add --active
-  telemetry     · not installed: no dcgm-exporter, no ServiceMonitor, no Prometheus
-  operator      · not installed: no ClusterPolicy
+  telemetry     · not applicable: no dcgm-exporter, no ServiceMonitor, no Prometheus
+  operator      · not applicable: no ClusterPolicy
 """
     )
 

@@ -280,7 +280,7 @@ class _Report:
         counts = {outcome: list(outcomes.values()).count(outcome) for outcome in Outcome}
         total = len(results) - counts[Outcome.NOT_ASKED] - counts[Outcome.NOT_APPLICABLE]
         if layer in run.layers_not_installed:
-            return "·", "dim", f"not installed: {self._fact(run.layers_not_installed[layer])}"
+            return "·", "dim", f"not applicable: {self._fact(run.layers_not_installed[layer])}"
         if not total:
             asked = Outcome.NOT_APPLICABLE if not counts[Outcome.NOT_ASKED] else Outcome.NOT_ASKED
             return "·", "dim", f"{OUTCOME_WORDS[asked]}: {self._why(results, asked)}"
