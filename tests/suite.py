@@ -59,6 +59,11 @@ def judge_one(check: Check, bundle: Bundle, subject: Subject | None = None) -> C
     return judge(chosen, Cluster(bundle), frozenset())
 
 
+def judge_all(cluster: Cluster) -> tuple[CheckResult, ...]:
+    """Return what `runner.judge` returns, without a run of pytest around it: a tenth of the time."""
+    return tuple(judge(check, cluster, frozenset()) for check in all_checks())
+
+
 class _Without:
     """A store from which one file, or one read of a host, is gone."""
 

@@ -25,7 +25,8 @@ def check_nodes_show_signs_of_gpus(cluster: Cluster) -> None:
     for node in nodes:
         if isinstance(node.gpu_signs, Missing):
             known(node.gpu_signs, f"whether {node.name} has a GPU")
-    without = [node.name for node in nodes if node not in with_gpu]
+    names = {node.name for node in with_gpu}
+    without = [node.name for node in nodes if node.name not in names]
     if with_gpu:
         short = least - len(with_gpu)
         fault(

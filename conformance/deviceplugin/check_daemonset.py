@@ -81,7 +81,20 @@ def _mend(daemonset: DaemonSet, one: deviceplugin.Uncovered) -> str:
     "PLG-003",
     layer=Layer.DEVICE_PLUGIN,
     severity=Severity.CRITICAL,
-    after=("PLG-002", "PLG-013", "RTC-004", "RTC-002", "RTM-004", "RTM-016", "DRV-005", "SHR-001", "OPR-003"),
+    after=(
+        "PLG-002",
+        "PLG-013",
+        "CLU-004",
+        "RTC-004",
+        "RTC-002",
+        "RTM-002",
+        "RTM-004",
+        "RTM-009",
+        "RTM-016",
+        "DRV-005",
+        "SHR-001",
+        "OPR-003",
+    ),
     among=deviceplugin.is_device_plugin,
 )
 def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:

@@ -139,6 +139,7 @@ def _listed(placements: tuple[Placement, ...]) -> str:
     after=(
         "PLG-003",
         "PLG-006",
+        "RTM-002",
         "RTM-004",
         "RTM-005",
         "RTM-010",

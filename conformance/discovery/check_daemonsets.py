@@ -106,6 +106,8 @@ def _judge_masters(daemonset: DaemonSet) -> None:
     after=(
         "DSC-002",
         "RTC-004",
+        "RTM-002",
+        "CLU-004",
         "CLU-005",
         "DRV-005",
         "OPR-003",

@@ -1,11 +1,13 @@
 """RuntimeClass layer: what needs the driver runs where it is given it."""
 
-from kube_gpucheck.evidence import DaemonSet, Node, Pod
+from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod
 from kube_gpucheck.evidence.containerd import names_nvidia
 from kube_gpucheck.evidence.delivery import gives_driver
 from kube_gpucheck.evidence.runtime import class_is_nvidia
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Reading, Seen, Severity
+
+_SERVES_WORK = frozenset({Component.DEVICE_PLUGIN, Component.MPS_CONTROL_DAEMON})
 
 
 def _needs_driver(daemonset: DaemonSet) -> Reading[bool]:
@@ -20,6 +22,7 @@ def check_gpu_daemonset_is_given_the_driver(daemonset: DaemonSet) -> None:
 
     By runtimeClassName, a default runtime that is NVIDIA's on each node it serves, a CDI or NRI annotation, a
     ResourceClaim, or a driver root that its container mounts. Whether its nodes have the handler is RTC-002's.
+    Major where the DaemonSet only labels nodes or reports metrics: GPU work runs without it.
     """
     nodes = _served(daemonset)
     if nodes and not any(
@@ -27,6 +30,7 @@ def check_gpu_daemonset_is_given_the_driver(daemonset: DaemonSet) -> None:
     ):
         not_applicable("its nodes give out their GPUs without a handler of the engine")
     template = known(daemonset.object, "the DaemonSet").spec.template
+    severity = Severity.CRITICAL if daemonset.component in _SERVES_WORK else Severity.MAJOR
     name = template.spec.runtime_class_name
     if name is not None:
         leads = known(class_is_nvidia(daemonset.cluster, name, nodes), f"where RuntimeClass '{name}' leads")
@@ -38,6 +42,7 @@ def check_gpu_daemonset_is_given_the_driver(daemonset: DaemonSet) -> None:
             else ("whose handler is not NVIDIA's", "its pods run under another runtime and do not find the driver")
         )
         fault(
+            severity=severity,
             seen=f"its template names RuntimeClass '{name}', {what}",
             means=means,
             remedy="name a RuntimeClass whose handler is the NVIDIA handler in its template; confirm with "
@@ -51,6 +56,7 @@ def check_gpu_daemonset_is_given_the_driver(daemonset: DaemonSet) -> None:
     if without or not nodes:
         where = ", ".join(node.name for node in without[:5]) or "no GPU node"
         fault(
+            severity=severity,
             seen=f"its template has no runtimeClassName, annotation, claim or driver mount; the default runtime is not "
             f"NVIDIA's on {where}",
             means="its pods run under plain runc and do not find the driver's libraries",

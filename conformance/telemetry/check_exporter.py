@@ -70,6 +70,7 @@ def _nothing_measures(cluster: Cluster) -> None:
     severity=Severity.MAJOR,
     after=(
         "RTC-004",
+        "RTM-002",
         "RTM-016",
         "DRV-005",
         "CLU-005",

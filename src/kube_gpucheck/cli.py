@@ -255,6 +255,7 @@ def _run(options: argparse.Namespace) -> int:
             allow_unknown=options.allow_unknown,
             finished=datetime.datetime.now(datetime.timezone.utc),
             tool_version=kube_gpucheck.__version__,
+            later=_LATER_OPTIONS,
         )
     if options.junit is not None:
         from kube_gpucheck.report import junit  # noqa: PLC0415  only where asked for

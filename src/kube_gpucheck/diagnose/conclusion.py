@@ -3,6 +3,8 @@
 import datetime
 from collections.abc import Iterable
 
+import msgspec
+
 from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.model import (
     EXIT_STATUS,
@@ -29,8 +31,12 @@ def conclude(
     allow_unknown: bool,
     finished: datetime.datetime,
     tool_version: str,
+    later: frozenset[str] = frozenset(),
 ) -> Run:
-    """Return the whole run: its verdict, its denominator, and which layers are not installed."""
+    """Return the whole run: its verdict, its denominator, and which layers are not installed.
+
+    `later` are options that this release refuses: where one would ask for evidence, the report says so.
+    """
     verdict = judge_run(results, fail_on=fail_on, allow_unknown=allow_unknown)
     manifest = cluster.bundle.manifest
     first = next((cause.id for cause in diagnosis.causes if cause.severity.at_least(fail_on)), None)
@@ -52,10 +58,20 @@ def conclude(
         first_cause=first,
         nodes=_gpu_nodes(results, cluster),
         diagnosis=diagnosis,
-        results=results,
+        results=tuple(_with_honest_options(result, later) for result in results),
         missing=manifest.missing,
         layers_not_installed=_not_installed(results),
     )
+
+
+def _with_honest_options(result: CheckResult, later: frozenset[str]) -> CheckResult:
+    if not any(one.option in later for one in result.others):
+        return result
+    others = (
+        msgspec.structs.replace(one, option=f"{one.option} (in a later release)") if one.option in later else one
+        for one in result.others
+    )
+    return msgspec.structs.replace(result, others=tuple(others))
 
 
 def _stamp(moment: datetime.datetime) -> str:

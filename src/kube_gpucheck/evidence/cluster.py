@@ -188,6 +188,12 @@ class Cluster:
         return need(self.objects("runtimeclasses.node.k8s.io"))
 
     @derived
+    def node_leases(self) -> dict[str, documents.LeaseDocument]:
+        """The kubelets' heartbeats by node. Source: Leases in kube-node-lease, named as their nodes."""
+        leases = need(self.objects("leases.coordination.k8s.io"))
+        return {one.metadata.name: one for one in leases if one.metadata.namespace == "kube-node-lease"}
+
+    @derived
     def events_by_object(self) -> dict[tuple[str, str, str], tuple[documents.EventDocument, ...]]:
         """Events by (kind, namespace or "", name) of what they are about, oldest first."""
         found: dict[tuple[str, str, str], list[documents.EventDocument]] = defaultdict(list)

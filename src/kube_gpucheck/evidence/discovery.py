@@ -170,8 +170,11 @@ class Discovery:
         """Return a DaemonSet's pod on a node that is not being deleted, None if there is none."""
 
         def derive() -> "Pod | None":
-            for pod in need(daemonset.pods):
-                if pod.node_name == node.name and need(pod.object).metadata.deletion_timestamp is None:
+            uid = need(daemonset.object).metadata.uid
+            for pod in need(node.pods):
+                metadata = need(pod.object).metadata
+                owned = any(owner.uid == uid and owner.controller for owner in metadata.owner_references)
+                if owned and metadata.deletion_timestamp is None:
                     return pod
             return None
 

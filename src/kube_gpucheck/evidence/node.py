@@ -161,8 +161,4 @@ class Node:
     @derived
     def lease(self) -> LeaseDocument | None:
         """The kubelet's heartbeat, None if there is none. Source: Lease in kube-node-lease of the node's name."""
-        for lease in need(self.cluster.objects("leases.coordination.k8s.io")):
-            if lease.metadata.namespace == "kube-node-lease" and lease.metadata.name == self.name:
-                found: LeaseDocument = lease
-                return found
-        return None
+        return need(self.cluster.node_leases).get(self.name)

@@ -5,9 +5,10 @@ and never says what must come out: expectations stand in files of their own.
 """
 
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import yaml
@@ -69,7 +70,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"b
 
     base: str
     about: str = ""
-    at: datetime.datetime | None = None
+    at: Annotated[datetime.datetime, msgspec.Meta(tz=True)] | None = None
+    alive: bool = False
     provenance: str = "hand-made"
     modelled_on: str | None = None
     not_real: tuple[str, ...] = ()
@@ -144,7 +146,8 @@ class Library:
 
     def _make(self, name: str, above: tuple[str, ...]) -> tuple[Manifest, dict[str, bytes]]:
         if name in above:
-            msg = f"scenario '{name}': its bases form a loop ({' from '.join((*above, name))}); start one of them from a bundle"
+            chain = " from ".join((*above, name))
+            msg = f"scenario '{name}': its bases form a loop ({chain}); start one of them from a bundle"
             raise ScenarioError(msg)
         if is_safe(name) and (self._bundles / name / "bundle.json").is_file():
             store = open_bundle(self._bundles / name).store
@@ -179,12 +182,14 @@ class _Kitchen:
         self._api = dict.fromkeys(manifest.asked.api)
         self._logs = dict.fromkeys(manifest.asked.logs)
         self._host = {node: dict.fromkeys(keys) for node, keys in manifest.asked.host.items()}
+        self._telemetry = dict.fromkeys(manifest.asked.telemetry)
         self._workload = dict.fromkeys(manifest.asked.workload)
         self._missing = {(one.evidence, one.node): one for one in manifest.missing}
 
     def cook(self, name: str) -> tuple[Manifest, dict[str, bytes]]:
         recipe, manifest = self._recipe, self._manifest
         self._ask(recipe.asked)
+        self._live()
         self._serve()
         for one in recipe.delete:
             self._delete(one)
@@ -196,13 +201,16 @@ class _Kitchen:
             self._reads(node, reads)
         for place, content in recipe.workloads.items():
             self._workload[place] = None
-            self._files[f"workloads/{place}.json"] = _encode(content)
+            self._put("workloads", f"workloads/{place}.json", _encode(content))
+            self._missing.pop((f"workload/{place}", None), None)
         for lost in recipe.missing:
             self._lose(lost)
+        gathered_at = recipe.at or manifest.run.gathered_at
         record = msgspec.structs.replace(
             manifest.run,
             id=f"scenario-{name.replace('/', '-')}",
-            gathered_at=recipe.at or manifest.run.gathered_at,
+            started=gathered_at - (manifest.run.gathered_at - manifest.run.started),
+            gathered_at=gathered_at,
             source=f"scenario {name}",
             options={**manifest.run.options, **recipe.options},
         )
@@ -216,7 +224,7 @@ class _Kitchen:
                 tuple(self._api),
                 tuple(self._logs),
                 {node: tuple(keys) for node, keys in self._host.items()},
-                manifest.asked.telemetry,
+                tuple(self._telemetry),
                 tuple(self._workload),
             ),
             missing=tuple(self._missing.values()),
@@ -226,12 +234,43 @@ class _Kitchen:
     def _fail(self, field: str, reason: str) -> ScenarioError:
         return ScenarioError(f"{self._path}: {field}: {reason}")
 
+    def _put(self, field: str, path: str, content: bytes) -> None:
+        if not is_safe(path):
+            raise self._fail(field, f"'{path}' leads out of the bundle")
+        self._files[path] = content
+
     def _ask(self, asked: Asked) -> None:
         self._api.update(dict.fromkeys(asked.api))
         self._logs.update(dict.fromkeys(asked.logs))
+        self._telemetry.update(dict.fromkeys(asked.telemetry))
         self._workload.update(dict.fromkeys(asked.workload))
         for node, keys in asked.host.items():
             self._host.setdefault(node, {}).update(dict.fromkeys(keys))
+
+    def _live(self) -> None:
+        """Move leases and heartbeats with the clock; a heartbeat that was never renewed stays where it is."""
+        if not self._recipe.alive:
+            return
+        if self._recipe.at is None:
+            raise self._fail("alive", "it moves leases and heartbeats to 'at', which is not given")
+        later = self._recipe.at - self._manifest.run.gathered_at
+        for kind in ("leases.coordination.k8s.io", "nodes"):
+            items = self._items("alive", kind)
+            for item in items:
+                if kind == "nodes":
+                    for one in item.get("status", {}).get("conditions", ()):
+                        if one.get("lastHeartbeatTime") != one.get("lastTransitionTime"):
+                            one["lastHeartbeatTime"] = self._moved(one["lastHeartbeatTime"], later)
+                elif item.get("spec", {}).get("renewTime"):
+                    item["spec"]["renewTime"] = self._moved(item["spec"]["renewTime"], later)
+            self._store(kind, items)
+
+    def _moved(self, time: str, later: datetime.timedelta) -> str:
+        try:
+            moved = datetime.datetime.fromisoformat(time.replace("Z", "+00:00")) + later
+        except (AttributeError, ValueError, OverflowError) as error:
+            raise self._fail("alive", f"'{time}' in the base is no time that can be moved") from error
+        return moved.isoformat().replace("+00:00", "Z")
 
     def _serve(self) -> None:
         change = self._recipe.discovery
@@ -240,22 +279,32 @@ class _Kitchen:
         path = "cluster/discovery.json"
         record = self._json(path, {"version": "", "groups": []})
         new = {group.name: msgspec.to_builtins(group) for group in change.add}
+        served = {one["name"] for one in record["groups"]}
+        for gone in change.remove:
+            if gone not in served:
+                raise self._fail("discovery.remove", f"the base serves no group '{gone}'")
         record["groups"] = [one for one in record["groups"] if one["name"] not in {*change.remove, *new}] + list(
             new.values()
         )
         record["version"] = change.version or record["version"]
         self._files[path] = _encode(record)
         self._api["discovery"] = None
+        self._missing.pop(("api/discovery", None), None)
 
-    def _items(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._json(f"cluster/{kind}.json", {"items": []})["items"]
-        return found
+    def _items(self, field: str, kind: str) -> list[dict[str, Any]]:
+        if not _KIND.fullmatch(kind):
+            raise self._fail(field, f"'{kind}' is no kind; write the plural with its group, as in 'daemonsets.apps'")
+        found = self._json(f"cluster/{kind}.json", {"items": []}).get("items")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._fail(field, f"the base's cluster/{kind}.json is no list of objects and cannot be changed")
+        return list(found)
 
     def _store(self, kind: str, items: list[dict[str, Any]]) -> None:
         self._files[f"cluster/{kind}.json"] = _encode(
             {**self._json(f"cluster/{kind}.json", {"kind": "List", "apiVersion": "v1"}), "items": items}
         )
         self._api[kind] = None
+        self._missing.pop((f"api/{kind}", None), None)
 
     def _json(self, path: str, default: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -265,52 +314,68 @@ class _Kitchen:
 
     def _delete(self, one: Removal) -> None:
         if one.kind == "logs":
-            namespace, pod, container = self._log_name("delete", one.name)
-            self._files.pop(f"cluster/logs/{namespace}_{pod}_{container}.log", None)
+            path = self._log_path("delete", one.name)
+            if self._files.pop(path, None) is None:
+                raise self._fail("delete", f"the base has no log '{one.name}'")
             self._logs.pop(one.name, None)
             return
-        items = self._items(one.kind)
+        items = self._items("delete", one.kind)
         left = [item for item in items if not _is(item, one.name, one.namespace)]
         if len(left) == len(items) and one.name != "*":
             raise self._fail("delete", f"the base has no {one.kind} '{one.name}'")
         self._store(one.kind, [] if one.name == "*" else left)
 
     def _add(self, kind: str, added: Any) -> None:  # noqa: ANN401  YAML
-        if kind == "logs":
-            for name, text in dict(added).items():
-                namespace, pod, container = self._log_name("add.logs", name)
-                self._files[f"cluster/logs/{namespace}_{pod}_{container}.log"] = self._text(text).encode()
-                self._logs[name] = None
+        field = f"add.{kind}"
+        if kind in {"logs", "node_logs"}:
+            if not isinstance(added, dict):
+                raise self._fail(field, f"expected names with their texts, got {type(added).__name__}")
+            for name, text in added.items():
+                self._add_log(field, str(name), self._text(field, text), on_node=kind == "node_logs")
             return
-        if kind == "node_logs":
-            for name, text in dict(added).items():
-                node, _, unit = str(name).partition("/")
-                self._files[f"nodes/{node}/logs/{unit}.log"] = self._text(text).encode()
-                self._host.setdefault(node, {})[f"log:{unit}"] = None
-            return
-        items = self._items(kind)
-        for one in added or ():
-            for document in self._documents(one):
-                metadata = document.get("metadata", {})
-                items = [item for item in items if not _is(item, metadata.get("name", ""), metadata.get("namespace"))]
-                items.append(document)
+        if not isinstance(added, list):
+            raise self._fail(field, f"expected a list of objects or of files' names, got {type(added).__name__}")
+        items = self._items(field, kind)
+        for document in (document for one in added for document in self._documents(field, one)):
+            metadata = document.get("metadata")
+            if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+                raise self._fail(field, "an object without a metadata.name")
+            items = [item for item in items if not _is(item, metadata["name"], metadata.get("namespace"))]
+            items.append(document)
         self._store(kind, items)
 
-    def _documents(self, one: object) -> Iterator[dict[str, Any]]:
+    def _add_log(self, field: str, name: str, text: str, *, on_node: bool) -> None:
+        if not on_node:
+            self._put(field, self._log_path(field, name), text.encode())
+            self._logs[name] = None
+            self._missing.pop((f"logs/{name}", None), None)
+            return
+        node, slash, unit = name.partition("/")
+        if not slash or "/" in unit:
+            raise self._fail(field, f"'{name}' is no node's log; write node/unit")
+        self._put(field, f"nodes/{node}/logs/{unit}.log", text.encode())
+        self._host.setdefault(node, {})[f"log:{unit}"] = None
+        self._missing.pop((f"host/log:{unit}", node), None)
+
+    def _documents(self, field: str, one: object) -> Iterator[dict[str, Any]]:
+        found: list[object] = [one]
         if isinstance(one, str):
             try:
-                yield from (document for document in yaml.safe_load_all(self._beside(one)) if document)
-            except yaml.YAMLError as error:
-                raise self._fail("add", f"'{one}' is not YAML: {error}") from error
-        elif isinstance(one, dict):
-            yield one
-        else:
-            raise self._fail("add", f"expected an object or a file's name, got {type(one).__name__}")
+                found = [document for document in yaml.safe_load_all(self._beside(field, one)) if document]
+            except (yaml.YAMLError, RecursionError) as error:
+                raise self._fail(field, f"'{one}' is not YAML: {' '.join(str(error).split())}") from error
+        for document in found:
+            if not isinstance(document, dict):
+                raise self._fail(field, f"expected an object or a file's name, got {type(document).__name__}")
+            yield document
 
     def _patch(self, change: Patch) -> None:
-        items = self._items(change.kind)
+        items = self._items("patch", change.kind)
         hits = [place for place, item in enumerate(items) if _is(item, change.name, change.namespace)]
-        if len(hits) != 1:
+        if not hits:
+            where = f" in namespace '{change.namespace}'" if change.namespace else ""
+            raise self._fail("patch", f"the base has no {change.kind} '{change.name}'{where}")
+        if len(hits) > 1:
             raise self._fail(
                 "patch", f"{len(hits)} objects are {change.kind} '{change.name}', expected one; name its namespace"
             )
@@ -322,38 +387,54 @@ class _Kitchen:
         record = self._json(path, {"format": HOST_FORMAT, "reads": {}})
         table = dict(record["reads"])
         for key, given in reads.items():
+            field = f"host.{node}.'{key}'"
+            if key in _HOST_FACTS:
+                if not isinstance(given, str):
+                    raise self._fail(field, f"expected a text, got {type(given).__name__}")
+                record[key] = given
+                continue
+            if not _READ.match(key):
+                raise self._fail(field, f"no read; write <verb>:<argument> with a verb of {_VERBS}, or {_OR_FACTS}")
             self._host.setdefault(node, {})[key] = None
+            self._missing.pop((f"host/{key}", node), None)
             if given is None:
                 table.pop(key, None)
-                continue
-            value = (
-                {"text": given} if isinstance(given, str) else {"text": self._text(given)} if "from" in given else given
-            )
-            try:
-                msgspec.convert(value, Read)
-            except msgspec.ValidationError as error:
-                raise self._fail(f"host.{node}.'{key}'", str(error)) from error
-            table[key] = value
-        self._files[path] = _encode({**record, "reads": table})
+            else:
+                table[key] = self._read(field, given)
+        self._put(f"host.{node}", path, _encode({**record, "reads": table}))
+
+    def _read(self, field: str, given: str | dict[str, Any]) -> dict[str, Any]:
+        if isinstance(given, str):
+            return {"text": given}
+        value = {name: one for name, one in given.items() if name != "from"}
+        if "from" in given:
+            value["text"] = self._text(field, {"from": given["from"]})
+        unknown = sorted(set(value) - set(Read.__struct_fields__))
+        if unknown:
+            raise self._fail(field, f"a read has no '{unknown[0]}'; it has {', '.join(Read.__struct_fields__)} or from")
+        if not _ANSWERS & set(value):
+            raise self._fail(field, f"a read without an answer; give one of {', '.join(sorted(_ANSWERS))} or from")
+        try:
+            msgspec.convert(value, Read)
+        except msgspec.ValidationError as error:
+            raise self._fail(field, str(error)) from error
+        return value
 
     def _lose(self, lost: Lost) -> None:
         family, _, rest = lost.evidence.partition("/")
         reason = lost.reason or f"{lost.evidence}: {lost.kind.value}"
+        if lost.kind is MissingKind.NOT_ASKED:
+            raise self._fail("missing", f"'{lost.evidence}': what is missing was asked for; not-asked is no kind of it")
         match family:
-            case "api":
+            case "api" if rest:
                 self._api[rest] = None
                 self._files.pop(f"cluster/{rest}.json", None)
-            case "logs":
+            case "logs" if rest:
+                self._files.pop(self._log_path("missing", rest), None)
                 self._logs[rest] = None
-                self._files.pop(f"cluster/logs/{rest.replace('/', '_', 2).replace('/previous', '.previous')}.log", None)
             case "host" if lost.node is not None:
-                self._host.setdefault(lost.node, {})
-                if rest:
-                    self._host[lost.node][rest] = None
-                    self._files.pop(f"nodes/{lost.node}/logs/{rest.removeprefix('log:')}.log", None)
-                else:
-                    self._files.pop(f"nodes/{lost.node}/host.json", None)
-            case "workload":
+                self._lose_read(lost.node, rest)
+            case "workload" if rest:
                 self._workload[rest] = None
                 self._files.pop(f"workloads/{rest}.json", None)
             case _:
@@ -364,22 +445,52 @@ class _Kitchen:
             lost.evidence, lost.kind, reason, lost.evidence, lost.node
         )
 
-    def _log_name(self, field: str, name: str) -> tuple[str, str, str]:
-        parts = name.replace("/previous", ".previous").split("/")
-        if len(parts) != 3:  # noqa: PLR2004  namespace, pod, container
+    def _lose_read(self, node: str, key: str) -> None:
+        path = f"nodes/{node}/host.json"
+        asked = self._host.setdefault(node, {})
+        if not key:
+            self._files.pop(path, None)
+            return
+        asked[key] = None
+        if key.startswith("log:"):
+            self._files.pop(f"nodes/{node}/logs/{key.removeprefix('log:')}.log", None)
+            return
+        record = self._json(path, {"format": HOST_FORMAT, "reads": {}})
+        reads = {name: read for name, read in record["reads"].items() if name != key}
+        self._put("missing", path, _encode({**record, "reads": reads}))
+
+    def _log_path(self, field: str, name: str) -> str:
+        previous = ".previous" if name.endswith("/previous") else ""
+        parts = name.removesuffix("/previous").split("/")
+        if len(parts) != 3 or not all(parts):  # noqa: PLR2004  namespace, pod, container
             raise self._fail(field, f"'{name}' is no log; write namespace/pod/container")
-        return parts[0], parts[1], parts[2]
+        return f"cluster/logs/{'_'.join(parts)}{previous}.log"
 
-    def _text(self, given: str | dict[str, Any]) -> str:
-        return given if isinstance(given, str) else self._beside(str(given["from"])).decode()
+    def _text(self, field: str, given: object) -> str:
+        if isinstance(given, str):
+            return given
+        if not isinstance(given, dict) or set(given) != {"from"} or not isinstance(given["from"], str):
+            raise self._fail(field, "expected a text, or 'from' with a file's name")
+        try:
+            return self._beside(field, given["from"]).decode()
+        except UnicodeDecodeError as error:
+            raise self._fail(field, f"'{given['from']}' is not UTF-8: {error}") from error
 
-    def _beside(self, name: str) -> bytes:
+    def _beside(self, field: str, name: str) -> bytes:
         if not is_safe(name):
-            raise self._fail("from", f"'{name}' leads out of the scenarios")
+            raise self._fail(field, f"'{name}' leads out of the recipe's folder")
         try:
             return (self._path.parent / name).read_bytes()
         except OSError as error:
-            raise self._fail("from", f"'{name}': {error.strerror}") from error
+            raise self._fail(field, f"'{name}': {error.strerror}") from error
+
+
+_KIND: Final = re.compile(r"[a-z][a-z0-9]*(?:\.[a-z0-9][a-z0-9.-]*)?")
+_READ: Final = re.compile(r"(?:file|list|link|stat|exec|nvml):.")
+_VERBS: Final = "file, list, link, stat, exec or nvml"
+_HOST_FACTS: Final = frozenset({"boot_id", "read_at", "root"})
+_OR_FACTS: Final = "boot_id, read_at or root"
+_ANSWERS: Final = frozenset({"text", "entries", "code", "absent", "error"})
 
 
 def merge(target: Any, patch: Any) -> Any:  # noqa: ANN401  JSON
