@@ -38,13 +38,22 @@ class EventSign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of four kinds; exactly one is set. `weight` (1 to 3) counts for hints only."""
+    """One of four kinds, or `any`: signs of which one is enough; exactly one is set.
+
+    `weight` (1 to 3) counts for hints only.
+    """
 
     finding: FindingSign | None = None
     log: LogSign | None = None
     event: EventSign | None = None
     fact: str | None = None
+    any: tuple["Sign", ...] | None = None
     weight: int = 1
+
+    @property
+    def leaves(self) -> tuple["Sign", ...]:
+        """The signs of the four kinds that it is made of: itself, or those of which one is enough."""
+        return (self,) if self.any is None else tuple(leaf for one in self.any for leaf in one.leaves)
 
     def __str__(self) -> str:
         """Return the sign in the reader's words."""
@@ -54,6 +63,8 @@ class Sign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"the log of {self.log.component} matches '{self.log.re}'"
         if self.event is not None:
             return f"an event{' ' + self.event.reason if self.event.reason else ''} matches '{self.event.re}'"
+        if self.any is not None:
+            return " or ".join(str(one) for one in self.any)
         return (self.fact or "").replace("_", " ")
 
 
@@ -131,6 +142,8 @@ def load_catalogue(texts: Mapping[str, bytes]) -> Catalogue:
                 raise GpucheckError(msg)
             for sign in (*cause.needs, *cause.against, *cause.hints):
                 _verify(name, cause, sign)
+                for leaf in sign.leaves:
+                    _verify(name, cause, leaf)
             if "default" not in cause.remedy:
                 msg = f"causes/{name}: '{cause.id}': remedy.default is missing"
                 raise GpucheckError(msg)
@@ -142,7 +155,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _verify(name: str, cause: Cause, sign: Sign) -> None:
-    kinds = [one for one in (sign.finding, sign.log, sign.event, sign.fact) if one is not None]
+    kinds = [one for one in (sign.finding, sign.log, sign.event, sign.fact, sign.any) if one is not None]
     expression = (sign.log.re if sign.log else "") or (sign.event.re if sign.event else "")
     try:
         re.compile(expression)
@@ -150,5 +163,5 @@ def _verify(name: str, cause: Cause, sign: Sign) -> None:
         msg = f"causes/{name}: '{cause.id}': '{expression}': {error}"
         raise GpucheckError(msg) from error
     if len(kinds) != 1:
-        msg = f"causes/{name}: '{cause.id}': a sign has {len(kinds)} kinds, expected one of finding, log, event, fact"
+        msg = f"causes/{name}: '{cause.id}': {len(kinds)} kinds, expected one of finding, log, event, fact, any"
         raise GpucheckError(msg)

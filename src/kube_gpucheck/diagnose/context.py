@@ -1,6 +1,6 @@
 """The surroundings of one subject, in which a cause's signs are looked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -49,6 +49,41 @@ class Context:
         return self.nodes[0] if self.nodes else None
 
     @cached_property
+    def distribution(self) -> str:
+        """What brings the engine of its nodes (`rke2`, `k3s`, `plain`, …); `plain` where that cannot be told.
+
+        Every node must agree, for a remedy is said once; the cluster's nodes speak for a subject without one.
+        """
+        nodes = self.nodes or (self.cluster.nodes.value if isinstance(self.cluster.nodes, Seen) else ())
+        readings = [node.runtime.distribution_name for node in nodes]
+        found = {reading.value for reading in readings if isinstance(reading, Seen)}
+        return found.pop() if len(found) == 1 else "plain"
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """What the words NODE, NAMESPACE and RELEASE of a remedy stand for here; one that is in doubt is left out.
+
+        NODE only where the subject has one node. NAMESPACE and RELEASE are those of the subject, else of the one
+        device plugin; a Helm release is the label `app.kubernetes.io/instance`.
+        """
+        found: dict[str, str] = {}
+        if len(self.nodes) == 1:
+            found["NODE"] = self.nodes[0].name
+        plugins = self.cluster.stack.device_plugins
+        mine = (
+            [self.daemonset] if self.daemonset is not None else list(plugins.value) if isinstance(plugins, Seen) else []
+        )
+        if self.subject.namespace is not None:
+            found["NAMESPACE"] = self.subject.namespace
+        elif len(mine) == 1:
+            found["NAMESPACE"] = mine[0].namespace
+        if len(mine) == 1 and isinstance(mine[0].object, Seen):
+            release = (mine[0].object.value.metadata.labels or {}).get("app.kubernetes.io/instance")
+            if release:
+                found["RELEASE"] = release
+        return found
+
+    @cached_property
     def pod(self) -> Pod | None:
         """The pod, if the subject is one."""
         return self.judgements.relations.pod(self.subject) if self.subject.kind is SubjectKind.POD else None
@@ -65,7 +100,9 @@ class Context:
         Raises:
             GapError: they could not be listed.
         """
-        return (self.daemonset,) if self.daemonset is not None else need(self.cluster.stack.daemonsets)
+        if self.subject.kind is SubjectKind.DAEMONSET:
+            return (self.daemonset,) if self.daemonset is not None else ()
+        return need(self.cluster.stack.daemonsets)
 
     @property
     def pods(self) -> tuple[Pod, ...]:

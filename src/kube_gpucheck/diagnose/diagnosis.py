@@ -3,6 +3,7 @@
 DESIGN.md ("Diagnosis") is the specification; the number of findings that a cause explains never decides.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -47,6 +48,14 @@ class _Match(msgspec.Struct, frozen=True):
         return sum(3 if sign in self.cause.needs else sign.weight for sign in self.spoke)
 
 
+def _place(subject: Subject) -> tuple[int, str, str, str]:
+    """Return where a subject stands in a list: by kind, namespace, name, node."""
+    return _KINDS.index(subject.kind), subject.namespace or "", subject.name, subject.node or ""
+
+
+_KINDS = tuple(SubjectKind)
+
+
 def diagnose(results: Iterable[CheckResult], cluster: Cluster, catalogue: Catalogue, *, fail_on: Severity) -> Diagnosis:
     """Return the diagnosis of a run: causes, the first to mend first, and every finding with its place."""
     return _Diagnostician(Judgements(results, Relations(cluster)), cluster, catalogue, fail_on).run()
@@ -84,28 +93,41 @@ class _Diagnostician:
         findings = tuple(self._finding(key, owner) for key in self._findings)
         named = {cause.id for cause in causes}
         open_questions = tuple(
-            Candidate(cause.id, cause.title, tuple(sorted(set(subjects))), tuple(dict.fromkeys(unknown)))
+            Candidate(cause.id, cause.title, tuple(sorted(set(subjects), key=_place)), tuple(dict.fromkeys(unknown)))
             for cause, subjects, unknown in candidates.values()
             if cause.id not in named
         )
         return Diagnosis(causes, open_questions, findings)
 
     def _explanation(self, key: Key) -> tuple[tuple[Key, ...], bool]:
-        """Return the related faults named in the check's `after`, and whether they explain it only in part."""
+        """Return the related faults named in the check's `after`, and whether they explain it only in part.
+
+        A fault that its check made milder than it is by rule (a leftover, a program's own XID) says that little is
+        broken, so it explains nothing that is graver (docs/adr/0007). That there is no subject at all (`none_means`) is nobody's
+        consequence.
+        """
         check, subject = key
+        info, judgement = self._judgements.infos[check], self._findings[key]
+        if judgement.outcome is Outcome.FAULT and subject.kind is not info.subject:
+            return (), False
         faults: list[Key] = []
         whole = False
-        for prerequisite in self._judgements.infos[check].after:
+        for prerequisite in info.after:
             bad: list[Subject] = []
             good = 0
             for other, outcome in self._judgements.outcomes(prerequisite, subject):
-                if outcome is Outcome.FAULT:
+                if outcome is Outcome.FAULT and self._may_explain((prerequisite, other), judgement):
                     bad.append(other)
                 elif outcome is Outcome.PASS:
                     good += 1
             faults.extend((prerequisite, other) for other in bad)
             whole = whole or bool(bad and not good)
         return tuple(faults), bool(faults) and not whole
+
+    def _may_explain(self, key: Key, judgement: Judgement) -> bool:
+        fault = self._findings[key]
+        lowered = fault.severity is not self._judgements.infos[key[0]].severity
+        return not lowered or fault.severity.at_least(judgement.severity)
 
     def _is_root(self, key: Key) -> bool:
         faults, partly = self._explained[key]
@@ -131,15 +153,18 @@ class _Diagnostician:
     ) -> None:
         check, subject = key
         matches: list[_Match] = []
+        nobody = subject.kind is not self._judgements.infos[check].subject
         for cause in self._catalogue.by_check.get(check, ()):
+            if nobody and cause.scope != SubjectKind.CLUSTER.value:
+                continue  # the check found no subject: what goes wrong on one cannot be why
             match = self._match(cause, subject)
             if match is None:
                 continue
-            if match.unknown:
+            if match.unknown and match.spoke:  # without a word for it, it is no more likely than any other
                 _, subjects, unknown = candidates.setdefault(cause.id, (cause, [], []))
                 subjects.append(subject)
                 unknown.extend(match.unknown)
-            else:
+            elif not match.unknown:
                 matches.append(match)
         if matches:
             chosen[key] = min(matches, key=lambda match: (-match.score, match.cause.position.position, match.cause.id))
@@ -192,7 +217,14 @@ class _Diagnostician:
     def _entry(self, keys: list[Key], chosen: Mapping[Key, _Match]) -> tuple[Order, DiagnosedCause]:
         """Return one cause's entry with its place: DESIGN.md's order (a) to (e)."""
         heads = [key for key in keys if key in chosen]
-        heads.sort(key=lambda key: (not self._is_root(key), self._judgements.infos[key[0]].layer.position, key))
+        heads.sort(
+            key=lambda key: (
+                not self._is_root(key),
+                self._judgements.infos[key[0]].layer.position,
+                key[0],
+                _place(key[1]),
+            )
+        )
         best = max((chosen[key] for key in heads), key=lambda match: match.score)
         faults = [self._findings[key] for key in keys if self._findings[key].outcome is Outcome.FAULT]
         severity = min((one.severity for one in faults), key=lambda one: one.rank)
@@ -204,12 +236,12 @@ class _Diagnostician:
             title=cause.title,
             layer=cause.position,
             severity=severity,
-            subjects=tuple(sorted({subject for _, subject in heads})),
+            subjects=tuple(sorted({subject for _, subject in heads}, key=_place)),
             explains=tuple(dict.fromkeys(check for check, _ in keys)),
             seen=tuple(dict.fromkeys(self._findings[key].seen for key in heads)),
             signs_for=tuple(str(sign) for sign in best.spoke),
             signs_against=(),
-            remedy=cause.steps(self._contexts[heads[0][1]].distribution),
+            remedy=self._remedy(cause, sorted({subject for _, subject in heads}, key=_place)),
             then=f"gpucheck run -k {cause.proves}",
             interrupts=cause.interrupts,
             references=cause.references,
@@ -217,14 +249,23 @@ class _Diagnostician:
         )
         return (not severity.at_least(self._fail_on), -len(blocked), layer.position, -best.score, cause.id), entry
 
+    def _remedy(self, cause: Cause, subjects: list[Subject]) -> tuple[str, ...]:
+        """Return the steps for the distribution at hand, with the names of a node and a release where there is one."""
+        contexts = [self._contexts[subject] for subject in subjects]
+        distributions = {one.distribution for one in contexts}
+        steps = cause.steps(distributions.pop() if len(distributions) == 1 else "default")
+        for word in ("NODE", "NAMESPACE", "RELEASE"):
+            found = sorted({name for one in contexts if (name := one.names.get(word)) is not None})
+            if len(found) == 1:
+                steps = tuple(re.sub(rf"\b{word}\b", found[0], step) for step in steps)
+        return steps
+
     def _blocked(self, faults: list[Judgement]) -> tuple[str, ...]:
-        """Return the GPU nodes on which these faults keep GPU work from running."""
-        names: set[str] = set()
-        for one in faults:
-            if one.severity is not Severity.CRITICAL:
-                continue
-            if one.subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET}:
-                return tuple(sorted(self._relations.gpu_nodes))
-            if one.subject.node in self._relations.gpu_nodes:
-                names.add(one.subject.node or "")
-        return tuple(sorted(names))
+        """Return the GPU nodes on which these faults keep GPU work from running.
+
+        Those whose own faults are among them; all GPU nodes where only the cluster or a DaemonSet has one.
+        """
+        critical = [one.subject for one in faults if one.severity is Severity.CRITICAL]
+        names = {one.node for one in critical if one.node is not None} & self._relations.gpu_nodes
+        wide = any(one.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET} for one in critical)
+        return tuple(sorted(names or (self._relations.gpu_nodes if wide else ())))

@@ -18,7 +18,20 @@ def speaks(sign: Sign, context: Context) -> Reading[bool]:
         return _log(sign.log, context)
     if sign.event is not None:
         return _event(sign.event, context)
+    if sign.any is not None:
+        return _any(sign.any, context)
     return facts.ask(sign.fact or "", context)
+
+
+def _any(signs: tuple[Sign, ...], context: Context) -> Reading[bool]:
+    missing: Missing | None = None
+    for sign in signs:
+        answer = speaks(sign, context)
+        if isinstance(answer, Missing):
+            missing = missing or answer
+        elif answer.value:
+            return answer
+    return missing or Seen(value=False)
 
 
 def _finding(sign: FindingSign, context: Context) -> Reading[bool]:

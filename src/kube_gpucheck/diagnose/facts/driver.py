@@ -1,0 +1,343 @@
+"""Predicates about the driver of a node: module, libraries, device nodes, NVML, kernel log."""
+
+from collections.abc import Callable
+from typing import Final
+
+from kube_gpucheck.diagnose.context import Context
+from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fact, one_of
+from kube_gpucheck.evidence import Gpu, Node
+from kube_gpucheck.evidence.deviceplugin import parse_mig
+from kube_gpucheck.evidence.driver import Driver, Obstacle
+from kube_gpucheck.evidence.kernel_log import NoticeKind, Xid, slot_of
+from kube_gpucheck.evidence.libraries import listed_library
+from kube_gpucheck.evidence.modules import Flavour
+from kube_gpucheck.evidence.readings import need
+from kube_gpucheck.evidence.tables import xids
+from kube_gpucheck.model import SubjectKind
+
+_VERSION_MISMATCH: Final = 18
+_GPU_IS_LOST: Final = 15
+_FELL_OFF: Final = frozenset({79})
+_GSP: Final = frozenset({119, 120})
+_MEMORY: Final = frozenset({48, 63, 64, 94, 95, 140, 171, 172})
+_NVLINK: Final = frozenset({74, *range(144, 151)})
+"""XIDs by family. Source: NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors)."""
+
+
+@fact
+def nouveau_is_loaded(context: Context) -> bool:
+    """The nouveau module is loaded."""
+    return any_node(context, lambda node: need(node.driver.nouveau_loaded))
+
+
+@fact
+def nvidia_module_is_loaded(context: Context) -> bool:
+    """The nvidia module is loaded."""
+    return any_node(context, lambda node: need(node.driver.nvidia_loaded))
+
+
+@fact
+def nvidia_module_is_not_loaded(context: Context) -> bool:
+    """The nvidia module is not loaded."""
+    return all_nodes(context, lambda node: not need(node.driver.nvidia_loaded))
+
+
+@fact
+def driver_module_is_on_disk(context: Context) -> bool:
+    """An nvidia module for the running kernel is on disk."""
+    return any_node(context, lambda node: need(node.driver.module_on_disk_for_running_kernel))
+
+
+@fact
+def driver_is_nowhere_on_disk(context: Context) -> bool:
+    """Neither an nvidia module nor the driver's libraries are on the node, nor a DKMS tree of it."""
+    return all_nodes(context, lambda node: _is_nowhere(node.driver))
+
+
+def _is_nowhere(driver: Driver) -> bool:
+    if asked(driver.nvidia_loaded):
+        return False
+    on_disk = asked(driver.module_on_disk_for_running_kernel)
+    libraries = asked(driver.libraries_present)
+    if on_disk is None:  # nobody looked for the module's file: nothing loaded and no library must do
+        need(driver.nvidia_loaded)
+        return not need(driver.libraries_present)
+    return not on_disk and not libraries and not asked(driver.dkms_builds)
+
+
+@fact
+def driver_module_is_newer_than_the_boot(context: Context) -> bool:
+    """The nvidia module on disk was written after the node started."""
+    return any_node(context, lambda node: need(node.driver.module_installed_after_boot))
+
+
+@fact
+def driver_module_predates_the_boot(context: Context) -> bool:
+    """The nvidia module was on disk before the node started."""
+    return any_node(
+        context,
+        lambda node: (
+            need(node.driver.module_on_disk_for_running_kernel) and not need(node.driver.module_installed_after_boot)
+        ),
+    )
+
+
+@fact
+def driver_module_is_only_there_for_another_kernel(context: Context) -> bool:
+    """The driver is installed, and its module was not built for the running kernel."""
+    built = {Obstacle.HEADERS_MISSING, Obstacle.NOT_BUILT}
+    return any_node(
+        context,
+        lambda node: (
+            not need(node.driver.module_on_disk_for_running_kernel) and node.driver.hindrance.obstacle in built
+        ),
+    )
+
+
+@fact
+def kernel_headers_are_missing(context: Context) -> bool:
+    """The running kernel's headers are not on the node."""
+    return any_node(context, lambda node: not need(node.driver.kernel_headers_present))
+
+
+@fact
+def kernel_refuses_the_signature(context: Context) -> bool:
+    """The kernel log says that the nvidia module's signature was refused."""
+    return any_node(context, lambda node: bool(need(node.driver.kernel_log).of(NoticeKind.UNSIGNED_MODULE)))
+
+
+@fact
+def secure_boot_is_on(context: Context) -> bool:
+    """The firmware enforces signatures."""
+    return any_node(context, lambda node: need(node.driver.secure_boot))
+
+
+@fact
+def dkms_has_a_stale_tree(context: Context) -> bool:
+    """DKMS stops at a source tree of a driver that is gone."""
+
+    def stops(node: Node) -> bool:
+        command = need(node.host.command("dkms status"))
+        return command is not None and "Could not locate dkms.conf" in command.text
+
+    return any_node(context, stops)
+
+
+@fact
+def module_is_being_unloaded(context: Context) -> bool:
+    """An NVIDIA module stands in /proc/modules as Unloading."""
+
+    def unloading(node: Node) -> bool:
+        text = need(node.host.file("/proc/modules")) or ""
+        return any(line.startswith("nvidia") and " Unloading " in line for line in text.splitlines())
+
+    return any_node(context, unloading)
+
+
+@fact
+def loaded_module_and_libraries_differ(context: Context) -> bool:
+    """The loaded nvidia module and the libraries that the loader finds have different versions."""
+
+    def differ(node: Node) -> bool:
+        version = need(node.driver.module_version)
+        return version is not None and any(one != version for one in need(node.driver.library_versions).values())
+
+    return any_node(context, differ)
+
+
+@fact
+def nvml_says_version_mismatch(context: Context) -> bool:
+    """NVML refuses to start for a mismatch of module and library."""
+    return any_node(context, lambda node: need(node.driver.nvml_init_code) == _VERSION_MISMATCH)
+
+
+@fact
+def module_on_disk_is_the_loaded_one(context: Context) -> bool:
+    """The nvidia module on disk has the version of the loaded one, so that no reload is pending."""
+
+    def same(node: Node) -> bool:
+        file = need(node.driver.installed_module)
+        loaded = need(node.driver.module_version)
+        return file is not None and loaded is not None and file.version == loaded
+
+    return any_node(context, same)
+
+
+@fact
+def driver_libraries_are_nowhere(context: Context) -> bool:
+    """Neither the loader nor a folder of libraries that was listed has libnvidia-ml."""
+
+    def nowhere(node: Node) -> bool:
+        if need(node.driver.libraries_present):
+            return False
+        return asked(listed_library(node.host, "libnvidia-ml.so.1")) is None
+
+    return all_nodes(context, nowhere)
+
+
+@fact
+def libraries_are_on_disk_but_not_in_the_cache(context: Context) -> bool:
+    """A library of the driver stands in a folder that was listed, and the loader does not find it."""
+
+    def hidden(node: Node, name: str) -> bool:
+        return need(listed_library(node.host, name)) is not None and need(node.runtime.library(name)) is None
+
+    return any_node(context, lambda node: any(hidden(node, name) for name in ("libnvidia-ml.so.1", "libcuda.so.1")))
+
+
+@fact
+def device_nodes_are_missing(context: Context) -> bool:
+    """/dev lacks nvidiactl, or the node of a GPU that the driver has."""
+
+    def missing(node: Node) -> bool:
+        if need(node.driver.device_node("nvidiactl")) is None:
+            return True
+        folder = need(node.driver.device_folder)
+        names = {one.name for one in folder.entries} if folder is not None else set()
+        minors = [need(node.driver.minor_of(gpu.identity)) for gpu in need(node.gpus)]
+        there = sum(name.startswith("nvidia") and name[6:].isdecimal() for name in names)
+        return there < len(minors) or any(minor is not None and f"nvidia{minor}" not in names for minor in minors)
+
+    return any_node(context, missing)
+
+
+@fact
+def proprietary_module_meets_open_only_gpu(context: Context) -> bool:
+    """The proprietary module is loaded (or installed), and a GPU needs the open one."""
+    return any_node(context, lambda node: _wrong_flavour(node, Flavour.PROPRIETARY, "open"))
+
+
+@fact
+def open_module_meets_old_gpu(context: Context) -> bool:
+    """The open module is loaded (or installed), and a GPU needs the proprietary one."""
+    return any_node(context, lambda node: _wrong_flavour(node, Flavour.OPEN, "proprietary"))
+
+
+def _wrong_flavour(node: Node, flavour: Flavour, needed: str) -> bool:
+    found = asked(node.driver.module_flavour)
+    if found is None:
+        file = need(node.driver.installed_module)
+        found = file.flavour if file is not None else None
+    if found is not flavour:
+        return False
+    return any(need(node.driver.generation(gpu.identity)).modules == needed for gpu in need(node.gpus))
+
+
+@fact
+def nvml_says_a_gpu_is_lost(context: Context) -> bool:
+    """NVML answers "GPU is lost" for a GPU."""
+    return _any_gpu(
+        context,
+        lambda gpu: any(answer.code == _GPU_IS_LOST for _, answer in need(gpu.node.driver.queries(gpu.identity))),
+    )
+
+
+@fact
+def nvml_lacks_a_gpu_that_its_driver_holds(context: Context) -> bool:
+    """NVML starts and does not list a GPU that is bound to the nvidia driver."""
+
+    def lacks(node: Node) -> bool:
+        if need(node.driver.nvml_init_code) != 0:
+            return False
+        bound = {gpu.address for gpu in need(node.driver.pci_gpus) if gpu.driver == "nvidia"}
+        return any(gpu.identity.index is None and gpu.identity.address in bound for gpu in need(node.gpus))
+
+    return any_node(context, lacks)
+
+
+@fact
+def vector_addition_came_out_wrong(context: Context) -> bool:
+    """The workload ran on a GPU, and sums that it computed are wrong."""
+    return any_node(
+        context,
+        lambda node: any(
+            found.wrong for gpu in _mine(context, node) if (found := need(node.workload.of(gpu))) is not None
+        ),
+    )
+
+
+@fact
+def compute_mode_is_not_default(context: Context) -> bool:
+    """A GPU's compute mode is exclusive or prohibited."""
+    return _any_gpu(
+        context,
+        lambda gpu: need(gpu.node.driver.query(gpu.identity, "nvmlDeviceGetComputeMode")).value not in {0, None},
+    )
+
+
+@fact
+def mig_is_on_without_devices(context: Context) -> bool:
+    """MIG is on for a GPU, and it has no MIG device."""
+
+    def empty(gpu: Gpu) -> bool:
+        mode = need(gpu.node.driver.mig_mode(gpu.identity))
+        if mode is None or not mode[0] or gpu.identity.index is None:
+            return False
+        listed = need(gpu.node.host.command("nvidia-smi -L"))
+        return listed is not None and not parse_mig(listed.text).get(gpu.identity.index)
+
+    return _any_gpu(context, empty)
+
+
+@fact
+def xid_says_fallen_off_the_bus(context: Context) -> bool:
+    """The kernel log says that this GPU has fallen off the bus (XID 79)."""
+    return _has_xid(context, _FELL_OFF) or _has_notice(context, NoticeKind.FELL_OFF)
+
+
+@fact
+def xid_says_gsp_timeout(context: Context) -> bool:
+    """The kernel log has a timeout of this GPU's system processor (XID 119, 120)."""
+    return _has_xid(context, _GSP)
+
+
+@fact
+def xid_says_uncorrectable_memory_error(context: Context) -> bool:
+    """The kernel log has an uncorrectable memory error of this GPU (XID 48, 63, 64, 94, 95 and later ones)."""
+    return _has_xid(context, _MEMORY)
+
+
+@fact
+def xid_says_nvlink_error(context: Context) -> bool:
+    """The kernel log has an NVLink error of this GPU (XID 74, 144 to 150)."""
+    return _has_xid(context, _NVLINK)
+
+
+@fact
+def xids_are_those_of_applications(context: Context) -> bool:
+    """Every XID of this GPU is one that a faulty program causes on a sound GPU."""
+    found = [xid.code for node in context.nodes for xid in _xids(context, node)]
+    return bool(found) and set(found) <= xids().application
+
+
+def _has_xid(context: Context, codes: frozenset[int]) -> bool:
+    return any_node(context, lambda node: any(xid.code in codes for xid in _xids(context, node)))
+
+
+def _xids(context: Context, node: Node) -> tuple[Xid, ...]:
+    """Return the XIDs of the subject's GPU, for any other subject those of all GPUs of the node."""
+    if context.subject.kind is not SubjectKind.GPU:
+        return need(node.driver.kernel_log).xids
+    return tuple(xid for gpu in _mine(context, node) for xid in need(node.driver.xids(gpu.identity)))
+
+
+def _has_notice(context: Context, kind: NoticeKind) -> bool:
+    def has(node: Node) -> bool:
+        notices = need(node.driver.kernel_log).of(kind)
+        if context.subject.kind is not SubjectKind.GPU:
+            return bool(notices)
+        slots = {slot_of(gpu.identity.address or "") for gpu in _mine(context, node)}
+        return any(one.address in slots for one in notices if one.address)
+
+    return any_node(context, has)
+
+
+def _mine(context: Context, node: Node) -> tuple[Gpu, ...]:
+    gpus = need(node.gpus)
+    if context.subject.kind is not SubjectKind.GPU:
+        return gpus
+    return tuple(gpu for gpu in gpus if gpu.subject == context.subject)
+
+
+def _any_gpu(context: Context, predicate: Callable[[Gpu], bool]) -> bool:
+    return any_node(context, lambda node: one_of(_mine(context, node), predicate))

@@ -1,0 +1,363 @@
+"""Predicates about the GPU stack's DaemonSets and pods: discovery, device plugin, sharing, telemetry, operator."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from kube_gpucheck.diagnose.context import Context
+from kube_gpucheck.diagnose.facts.registry import any_node, fact, one_of
+from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod
+from kube_gpucheck.evidence.delivery import gives_driver
+from kube_gpucheck.evidence.deviceplugin import live_pods, servers, unpulled
+from kube_gpucheck.evidence.discovery import DISCOVERY_LABEL, PCI_LABEL
+from kube_gpucheck.evidence.readings import need
+from kube_gpucheck.evidence.runtime import class_is_nvidia
+from kube_gpucheck.evidence.stack import recognise
+from kube_gpucheck.model import Missing, MissingKind, Seen
+
+_DEVICE_PLUGINS: Final = (Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN)
+_NFD_LABEL: Final = "feature.node.kubernetes.io/pci-10de.present"
+_HIDES_ALL: Final = {"none", "void", ""}
+_DEPLOY: Final = "nvidia.com/gpu.deploy."
+_KILLED: Final = "OOMKilled"
+
+
+def _daemonsets(context: Context, *components: Component) -> tuple[DaemonSet, ...]:
+    """Return the DaemonSets of these components that the subject concerns: itself, else all of the cluster."""
+    return tuple(one for one in context.daemonsets if one.component in components)
+
+
+# --- who runs where --------------------------------------------------------------------------------
+
+
+@fact
+def plugin_runs_outside_nvidia_runtime(context: Context) -> bool:
+    """The device plugin's template asks for nothing that would give it the driver, and the default runtime does not."""
+    return one_of(_daemonsets(context, Component.DEVICE_PLUGIN), lambda one: _is_outside(context, one))
+
+
+@fact
+def plugin_is_given_the_driver(context: Context) -> bool:
+    """The device plugin's template asks for the driver, or the default runtime gives it."""
+    found = _daemonsets(context, Component.DEVICE_PLUGIN)
+    return bool(found) and not one_of(found, lambda one: _is_outside(context, one))
+
+
+@fact
+def gfd_runs_outside_nvidia_runtime(context: Context) -> bool:
+    """GPU Feature Discovery's template asks for nothing that would give it the driver, nor does the default runtime."""
+    return one_of(_daemonsets(context, Component.GFD), lambda one: _is_outside(context, one))
+
+
+@fact
+def exporter_runs_outside_nvidia_runtime(context: Context) -> bool:
+    """dcgm-exporter's template asks for nothing that would give it the driver, and the default runtime does not."""
+    return one_of(_daemonsets(context, Component.DCGM_EXPORTER), lambda one: _is_outside(context, one))
+
+
+def _is_outside(context: Context, daemonset: DaemonSet) -> bool:
+    """Tell whether a DaemonSet's pods run under plain runc.
+
+    A default runtime that nobody looked at is taken for runc, as every engine ships it: the causes that ask need
+    the program's own word beside it.
+    """
+    nodes = tuple(node for node in context.nodes if need(daemonset.selects(node)) is None) or context.nodes
+    if nodes and not any(need(node.deliveries.by_handler) for node in nodes):
+        return False
+    name = need(daemonset.object).spec.template.spec.runtime_class_name
+    if name is not None:
+        return need(class_is_nvidia(context.cluster, name, nodes)) is False
+    if need(gives_driver(daemonset)):
+        return False
+    return one_of(nodes, lambda node: not _default_is_nvidia(node)) or not nodes
+
+
+def _default_is_nvidia(node: Node) -> bool:
+    reading = node.runtime.default_is_nvidia
+    if isinstance(reading, Missing) and reading.kind is MissingKind.NOT_ASKED:
+        return False
+    return need(reading)
+
+
+@fact
+def a_component_is_told_to_see_no_gpu(context: Context) -> bool:
+    """A DaemonSet that needs the driver sets NVIDIA_VISIBLE_DEVICES to none, void or nothing."""
+
+    def told(daemonset: DaemonSet) -> bool:
+        if daemonset.component is None or not daemonset.component.needs_driver:
+            return False
+        return any(
+            variable.name == "NVIDIA_VISIBLE_DEVICES"
+            and variable.value_from is None
+            and (variable.value or "") in _HIDES_ALL
+            for variable in need(daemonset.main_container).env or ()
+        )
+
+    return one_of(context.daemonsets, told)
+
+
+@fact
+def an_image_of_the_stack_cannot_be_pulled(context: Context) -> bool:
+    """A pod of a DaemonSet of the GPU stack waits for an image that cannot be pulled."""
+    return one_of(context.daemonsets, lambda one: any(need(unpulled(pod)) is not None for pod in need(live_pods(one))))
+
+
+@fact
+def stack_does_not_tolerate_a_taint(context: Context) -> bool:
+    """A taint keeps a DaemonSet of the GPU stack off a node that it selects."""
+    return any_node(
+        context,
+        lambda node: one_of(
+            (one for one in context.daemonsets if one.component is not None and one.component.belongs_on_gpu_nodes),
+            lambda one: _rule(one, node) == "taint",
+        ),
+    )
+
+
+def _rule(daemonset: DaemonSet, node: Node) -> str | None:
+    found = need(daemonset.rejection(node))
+    return None if found is None else found.rule
+
+
+# --- discovery -------------------------------------------------------------------------------------
+
+
+@fact
+def a_selected_feature_label_is_missing(context: Context) -> bool:
+    """A DaemonSet of the GPU stack selects by a label of feature discovery that the node does not have."""
+    nodes = context.nodes or need(context.cluster.nodes)
+    return one_of(nodes, lambda node: one_of(context.daemonsets, lambda one: _lacks_a_label(one, node)))
+
+
+def _lacks_a_label(daemonset: DaemonSet, node: Node) -> bool:
+    found = need(daemonset.selects(node))
+    return found is not None and any(
+        DISCOVERY_LABEL.fullmatch(key) and not key.startswith(_DEPLOY) for key in found.keys
+    )
+
+
+@fact
+def nfd_is_not_installed(context: Context) -> bool:
+    """No Node Feature Discovery worker is installed."""
+    return not need(context.cluster.stack.nfd_workers)
+
+
+@fact
+def nfd_label_is_of_another_form(context: Context) -> bool:
+    """Node Feature Discovery labelled NVIDIA's PCI function, in another form than vendor alone."""
+
+    def other(node: Node) -> bool:
+        labels = need(node.labels)
+        return _NFD_LABEL not in labels and any(PCI_LABEL.fullmatch(key) for key in labels)
+
+    return any_node(context, other)
+
+
+@fact
+def nfd_worker_is_kept_away_by_a_taint(context: Context) -> bool:
+    """A taint of the node keeps Node Feature Discovery's worker off it."""
+    return any_node(
+        context, lambda node: one_of(need(context.cluster.stack.nfd_workers), lambda one: _rule(one, node) == "taint")
+    )
+
+
+@fact
+def the_api_forbids_node_features(context: Context) -> bool:
+    """The API server forbade a publisher to write its NodeFeature object."""
+    return one_of(_publications(context), lambda one: not one)
+
+
+@fact
+def node_features_are_not_served(context: Context) -> bool:
+    """NodeFeature objects are published, and the API server does not serve them."""
+    discovery = context.cluster.features
+    return bool(need(discovery.publishers)) and need(discovery.node_features) is None
+
+
+def _publications(context: Context) -> Iterable[bool]:
+    """Yield for each refused publication whether the type is absent (else it is forbidden)."""
+    discovery = context.cluster.features
+    for daemonset in need(discovery.publishers):
+        for pod in need(daemonset.pods):
+            refusal = need(discovery.refusal(daemonset, pod))
+            if refusal is not None:
+                yield refusal.is_absent
+
+
+@fact
+def nfd_master_was_killed_for_memory(context: Context) -> bool:
+    """A container of Node Feature Discovery's master was killed for memory."""
+    return _was_killed(_pods_of(context, Component.NFD_MASTER))
+
+
+@fact
+def operator_was_killed_for_memory(context: Context) -> bool:
+    """A container of the GPU Operator was killed for memory."""
+    return _was_killed(_pods_of(context, Component.OPERATOR))
+
+
+@fact
+def exporter_was_killed_for_memory(context: Context) -> bool:
+    """A container of dcgm-exporter was killed for memory."""
+    return _was_killed(pod for one in _daemonsets(context, Component.DCGM_EXPORTER) for pod in need(one.pods))
+
+
+def _pods_of(context: Context, component: Component) -> Iterable[Pod]:
+    return (pod for pod in need(context.cluster.readable_pods) if recognise(need(pod.object).spec) is component)
+
+
+def _was_killed(pods: Iterable[Pod]) -> bool:
+    return any(
+        state.terminated is not None and state.terminated.reason == _KILLED
+        for pod in pods
+        for status in need(pod.statuses)
+        for state in (status.state, status.last_state)
+    )
+
+
+@fact
+def gfd_is_installed(context: Context) -> bool:
+    """GPU Feature Discovery is installed."""
+    return bool(need(context.cluster.stack.feature_discoveries))
+
+
+@fact
+def gfd_is_not_installed(context: Context) -> bool:
+    """GPU Feature Discovery is not installed."""
+    return not need(context.cluster.stack.feature_discoveries)
+
+
+# --- the device plugin -----------------------------------------------------------------------------
+
+
+@fact
+def no_device_plugin_is_installed(context: Context) -> bool:
+    """Nothing that could serve GPUs is installed: no device plugin, no DRA driver."""
+    return not need(servers(context.cluster))
+
+
+@fact
+def gpu_capacity_is_left_over(context: Context) -> bool:
+    """The node lists a GPU resource of which nothing is allocatable."""
+    return any_node(
+        context,
+        lambda node: any(count and not need(node.allocatable).get(name) for name, count in need(node.capacity).items()),
+    )
+
+
+@fact
+def nothing_serves_gpus_on_the_node(context: Context) -> bool:
+    """No device plugin is registered with the node's kubelet now."""
+    return any_node(context, lambda node: not need(node.plugin.serving).resources)
+
+
+@fact
+def a_resource_is_left_over_beside_a_served_one(context: Context) -> bool:
+    """The node lists a GPU resource that its device plugin does not serve, beside one that it serves."""
+
+    def left_over(node: Node) -> bool:
+        served = need(node.plugin.serving).resources
+        return bool(served) and any(count and name not in served for name, count in need(node.capacity).items())
+
+    return any_node(context, left_over)
+
+
+@fact
+def two_device_plugins_run_on_the_node(context: Context) -> bool:
+    """Two device plugins on one node serve, or mean to serve, the same resource."""
+    return any_node(context, lambda node: bool(need(node.plugin.contested)))
+
+
+@fact
+def plugin_finds_no_kubelet_socket(context: Context) -> bool:
+    """The device plugin's log says that the kubelet's socket is not where it looks."""
+    return any_node(context, lambda node: any(log.socket is not None for _, log in need(node.plugin.logs)))
+
+
+@fact
+def plugin_waits_for_devices(context: Context) -> bool:
+    """The device plugin found no device and waits for ever."""
+    return any_node(context, lambda node: any(log.waits for _, log in need(node.plugin.logs)))
+
+
+@fact
+def plugin_offers_fewer_gpus_than_there_are(context: Context) -> bool:
+    """The device plugin serves, under its configuration, fewer GPUs than the node has."""
+
+    def fewer(node: Node) -> bool:
+        served = need(node.plugin.serving).resources
+        sharing = need(node.plugin.config).sharing
+        capacity = need(node.capacity)
+        for name, count in need(node.plugin.expected).items():
+            shared = sharing.offering(name)
+            replicas = shared.replicas if shared else 1
+            offered = capacity.get(name, 0)
+            if name in served and 0 < offered < count and offered % replicas == 0:
+                return True
+        return False
+
+    return any_node(context, fewer)
+
+
+@fact
+def plugin_marked_a_device_unhealthy(context: Context) -> bool:
+    """The device plugin's log says that it took a device out of service."""
+    return any_node(context, lambda node: any(log.unhealthy for _, log in need(node.plugin.logs)))
+
+
+@fact
+def plugin_config_is_unusable(context: Context) -> bool:
+    """The configuration that the device plugin is given is not there, or does not parse."""
+    return any_node(
+        context,
+        lambda node: (found := need(node.plugin.requested)) is not None and found.problem is not None,
+    )
+
+
+@fact
+def plugin_config_has_misplaced_keys(context: Context) -> bool:
+    """The configuration has sharing keys in sections where the device plugin does not read them."""
+    return any_node(
+        context,
+        lambda node: (found := need(node.plugin.requested)) is not None and bool(found.config.misplaced),
+    )
+
+
+@fact
+def mps_is_configured(context: Context) -> bool:
+    """The device plugin's effective configuration shares by MPS."""
+    return any_node(context, lambda node: need(node.plugin.config).sharing.strategy == "mps")
+
+
+# --- telemetry -------------------------------------------------------------------------------------
+
+
+@fact
+def no_exporter_is_installed(context: Context) -> bool:
+    """No DaemonSet of dcgm-exporter is installed."""
+    return not need(context.cluster.stack.exporters)
+
+
+@fact
+def an_exporter_is_installed(context: Context) -> bool:
+    """The DaemonSet is dcgm-exporter; for any other subject: one is installed."""
+    return bool(_daemonsets(context, Component.DCGM_EXPORTER))
+
+
+@fact
+def exporter_is_wanted_off_gpu_nodes(context: Context) -> bool:
+    """dcgm-exporter may run on a node without any sign of a GPU."""
+    nodes = [node for node in need(context.cluster.nodes) if isinstance(node.object, Seen)]
+    return one_of(
+        _daemonsets(context, Component.DCGM_EXPORTER),
+        lambda one: one_of(nodes, lambda node: need(one.rejection(node)) is None and not need(node.gpu_signs)),
+    )
+
+
+@fact
+def exporter_listens_without_a_colon(context: Context) -> bool:
+    """DCGM_EXPORTER_LISTEN is a port without its colon."""
+    test: Callable[[DaemonSet], bool] = lambda one: any(  # noqa: E731  a predicate, as its neighbours are
+        variable.name == "DCGM_EXPORTER_LISTEN" and (variable.value or "").isdecimal()
+        for variable in need(one.main_container).env or ()
+    )
+    return one_of(_daemonsets(context, Component.DCGM_EXPORTER), test)
