@@ -103,8 +103,8 @@ class _Diagnostician:
         """Return the related faults named in the check's `after`, and whether they explain it only in part.
 
         A fault that its check made milder than it is by rule (a leftover, a program's own XID) says that little is
-        broken, so it explains nothing that is graver (docs/adr/0007). That there is no subject at all (`none_means`) is nobody's
-        consequence.
+        broken, so it explains nothing that is graver (docs/adr/0007). That there is no subject at all (`none_means`)
+        is nobody's consequence.
         """
         check, subject = key
         info, judgement = self._judgements.infos[check], self._findings[key]
