@@ -175,8 +175,12 @@ def test_plain_pytest_judges_a_bundle_too(tmp_path: Path) -> None:
     bundle_builders.write(tmp_path, bundle_builders.files())
     where = assets.folder("conformance")
     line = [sys.executable, "-m", "pytest", str(where), f"--bundle={tmp_path}", f"--config-file={where}/pytest.ini"]
-    done = subprocess.run([*line, "-q", "-k", "RTC-001"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    line += ["-q", "-k", "CLU-003"]
+    rooted = [*line, f"--rootdir={where.parent}"]
+    done = subprocess.run(rooted, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+    without = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert f"give --rootdir={where.parent}" in without.stderr
 
 
 def test_a_subject_is_shown_as_it_is_typed() -> None:

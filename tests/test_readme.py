@@ -4,8 +4,8 @@ import re
 import shlex
 
 import pytest
-import suite
 
+import suite
 from kube_gpucheck import cli
 
 README = (suite.FIXTURES.parent / "README.md").read_text()

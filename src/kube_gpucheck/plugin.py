@@ -58,9 +58,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Open the evidence before anything is collected.
 
     Raises:
-        pytest.UsageError: none was given, or it cannot be opened.
+        pytest.UsageError: none was given, it cannot be opened, or the root would give modules wrong names.
     """
     config = session.config
+    if config.rootpath.name == "conformance" and (config.rootpath / "operator").is_dir():
+        reason = f"give --rootdir={config.rootpath.parent}: below its own root a layer's folder becomes a module, and"
+        raise pytest.UsageError(_refuse(config, f"{reason} 'operator' is already one of Python's"))
     evidence = config.hook.pytest_gpucheck_evidence()
     if evidence is None:
         path = config.getoption("--bundle")

@@ -66,6 +66,7 @@ _PROGRAMS: Final = (
     "nvidia-ctk|nvidia-smi|rke2|sudo|systemctl|yum|zypper"
 )
 _COMMAND: Final = re.compile(rf"(?:{_PROGRAMS}) [^,;\n]*[^,;.\n]")
+_REMARK: Final = re.compile(r" {3}\((.+)\)$", re.DOTALL)  # how the catalogue sets a remark apart from a command
 _PROSE_ATOM: Final = re.compile(r"\(?(?:'[^'\n]+'|`[^`\n]+`)\S*|\S+")
 _COMMAND_ATOM: Final = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+|\S+""")
 _FOLD: Final = 2  # a path or name longer than so many lines is folded; a shorter one stays whole, to be copied
@@ -108,10 +109,14 @@ class _Page:
             label = ""
 
     def steps(self, label: str, steps: Sequence[str], *, indent: int) -> None:
-        """Add what to do, in numbered steps where there are several."""
-        for number, step in enumerate(filter(None, map(one_line, steps)), start=1):
+        """Add what to do, in numbered steps where there are several; a remark after a command on its own line."""
+        for number, step in enumerate(steps, start=1):
+            remark = _REMARK.search(step)
             lead = _label(label if number == 1 else "") + Text(f"{number}. " if len(steps) > 1 else "")
-            self.write(_styled(step, "cyan"), indent=indent, lead=lead, runnable=True)
+            words = one_line(step[: remark.start()] if remark else step)
+            self.write(_styled(words, "cyan"), indent=indent, lead=lead, runnable=True)
+            if remark:
+                self.write(_styled(f"# {one_line(remark[1])}", "dim"), indent=indent, lead=Text(" " * len(lead)))
 
     def render(self, *, colour: bool) -> str:
         # An empty environment: rich would take the width, the colours and the kind of terminal from it.
