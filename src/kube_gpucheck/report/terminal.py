@@ -56,7 +56,7 @@ _SEVERITY_STYLES: Final = {
     Severity.MINOR: "yellow",
     Severity.INFO: "dim",
 }
-_LABEL_WIDTH: Final = 7  # "costs", "means" and two spaces
+_LABEL_WIDTH: Final = 7  # "halts", "means" and two spaces
 _LAYER_WIDTH: Final = max(len(layer.value) for layer in Layer) + 2
 
 # The catalogue quotes a command inside a sentence, or gives it as a step of its own. A command that is
@@ -238,7 +238,7 @@ class _Report:
             self.page.label("for", [self._fact(sign) for sign in cause.signs_for], indent=5)
             self.page.label("but", [self._fact(sign) for sign in cause.signs_against], indent=5)
         self.page.steps("do", cause.remedy, indent=5)
-        self.page.label("costs", [one_line(cause.interrupts)], indent=5)
+        self.page.label("halts", [one_line(cause.interrupts)], indent=5)
         self.page.steps("then", [cause.then], indent=5)
         if self._verbose:
             self.page.label("so", [f"explains {one_line(', '.join(cause.explains))}"], indent=5)
