@@ -140,6 +140,8 @@ EXCLUSIVE: Final = (
     {"driver_is_nowhere_on_disk", "driver_module_is_on_disk"},
     {"driver_is_nowhere_on_disk", "driver_module_is_only_there_for_another_kernel"},
     {"driver_is_nowhere_on_disk", "nvidia_module_is_loaded"},
+    {"driver_is_nowhere_on_disk", "module_is_idle_on_disk"},
+    {"module_is_idle_on_disk", "nvidia_module_is_loaded"},
     {"driver_module_predates_the_boot", "driver_module_is_newer_than_the_boot"},
     {"toolkit_is_not_installed", "toolkit_is_installed"},
     {"handler_is_not_in_files", "handler_is_in_files"},
@@ -187,6 +189,10 @@ def test_every_fact_says_in_a_line_what_it_means() -> None:
 def test_every_log_sign_names_a_component_that_has_logs() -> None:
     known = {*COMPONENTS, *UNITS, "pod"}
     assert {leaf.log.component for _, leaf in _leaves() if leaf.log is not None} <= known
+
+
+def test_every_event_sign_with_a_component_names_one_that_has_pods() -> None:
+    assert {leaf.event.component for _, leaf in _leaves() if leaf.event is not None} <= {*COMPONENTS, ""}
 
 
 def test_every_finding_sign_names_an_outcome() -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kube_gpucheck.evidence import containerd, crio
-from kube_gpucheck.evidence.containerd import Configuration, ConfigurationError, Handler, effective, parse
+from kube_gpucheck.evidence import containerd, crio, toml
+from kube_gpucheck.evidence.containerd import Configuration, Handler, effective, parse
+from kube_gpucheck.evidence.toml import ConfigurationError
 
 RUNC = """
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -162,7 +163,7 @@ def test_a_handler_is_nvidias_by_its_program_or_else_by_its_name(handler: Handle
         "version = 2\n[plugins]\n'io.containerd.grpc.v1.cri' = 1",
         "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\nruntimes = ['nvidia']",
         "a = " + "[" * 20000,
-        "#" * (containerd.MAX_TEXT + 1),
+        "#" * (toml.MAX_TEXT + 1),
         '{{ template "base" . }}',
     ],
 )

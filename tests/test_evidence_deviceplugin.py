@@ -28,6 +28,7 @@ from kube_gpucheck.evidence.sharing import (
     choose_entry,
     parse_config,
     parse_printed,
+    sharing_in,
 )
 from kube_gpucheck.model import Missing, MissingKind, Seen
 
@@ -394,3 +395,40 @@ def test_a_leftover_is_not_offered() -> None:
         Fit.NOT_OFFERED,
         "gpu-node-0 serves nvidia.com/gpu, and its nvidia.com/gpu.shared is a leftover",
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "replicas: 3",
+        "version: v1\nsharing: {}\n",
+        "sharing: [replicas",
+        "version: v2\nsharing: {timeSlicing: {}}\n",
+    ],
+)
+def test_a_text_that_shares_nothing_is_no_sharing_configuration(text: str) -> None:
+    assert sharing_in(text) is None
+
+
+def test_a_sharing_configuration_is_recognised_by_what_it_asks_for() -> None:
+    assert sharing_in(SHARED) == parse_config(SHARED).sharing
+
+
+def test_a_sharing_configuration_that_no_plugin_mounts_is_told_of() -> None:
+    node = Cluster(suite.LIBRARY.build("mechanisms/sharing-config-not-read-by-plugin")).node_of("gpu-node-0")
+    assert node is not None
+    unread = node.plugin.unread
+    assert isinstance(unread, Seen)
+    assert unread.value is not None
+    assert (unread.value.config_map, unread.value.entry, unread.value.is_meant) == (
+        "nvidia-device-plugin/time-slicing-config",
+        "any",
+        True,
+    )
+
+
+def test_a_sharing_configuration_that_the_plugin_mounts_is_not_unread() -> None:
+    node = Cluster(suite.LIBRARY.build("recorded/time-slicing-4")).node_of("gpu-node-0")
+    assert node is not None
+    assert node.plugin.unread == Seen(None)

@@ -2,7 +2,7 @@
 
 from kube_gpucheck.evidence import Cluster, Node
 from kube_gpucheck.judging import check, fault, known, not_applicable
-from kube_gpucheck.model import Layer, Missing, Seen, Severity
+from kube_gpucheck.model import Layer, Seen, Severity
 
 SHOWN = 5
 
@@ -20,11 +20,10 @@ def check_nodes_show_signs_of_gpus(cluster: Cluster) -> None:
     nodes = known(cluster.nodes, "the nodes")
     with_gpu = [node for node in nodes if isinstance(node.gpu_signs, Seen) and node.gpu_signs.value]
     least = 1 if expected is None else expected
+    for node in nodes:
+        known(node.gpu_signs, f"whether {node.name} has a GPU")
     if len(with_gpu) >= least:
         return
-    for node in nodes:
-        if isinstance(node.gpu_signs, Missing):
-            known(node.gpu_signs, f"whether {node.name} has a GPU")
     names = {node.name for node in with_gpu}
     without = [node.name for node in nodes if node.name not in names]
     if with_gpu:

@@ -5,7 +5,12 @@ from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
 
-@check("PLG-004", layer=Layer.DEVICE_PLUGIN, severity=Severity.CRITICAL, after=("PLG-003", "PLG-014", "CLU-004"))
+@check(
+    "PLG-004",
+    layer=Layer.DEVICE_PLUGIN,
+    severity=Severity.CRITICAL,
+    after=("PLG-003", "PLG-014", "CLU-004", "DRV-005", "DRV-006"),
+)
 def check_plugin_registered_with_the_kubelet(node: Node) -> None:
     """The device plugin registered with this node's kubelet.
 

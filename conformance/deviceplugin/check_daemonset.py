@@ -1,11 +1,16 @@
 """Device-plugin layer: the DaemonSets of the GPU stack get their pods, on the right nodes, and these stay well."""
 
-from kube_gpucheck.evidence import DaemonSet, deviceplugin
+from typing import Final
+
+from kube_gpucheck.evidence import Component, DaemonSet, deviceplugin
 from kube_gpucheck.judging import Threshold, check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
 RESTARTS = Threshold(
     "PLG-003-restarts", 2, "restarts", "one restart is what an update of driver or toolkit leaves behind"
+)
+_DESCRIBES: Final = frozenset(
+    {Component.GFD, Component.NFD_WORKER, Component.DCGM, Component.DCGM_EXPORTER, Component.NODE_STATUS_EXPORTER}
 )
 RECENT = Threshold("PLG-003-recent", 600, "s", "twice the longest pause of the kubelet between restarts (300 s)")
 
@@ -90,8 +95,11 @@ def _mend(daemonset: DaemonSet, one: deviceplugin.Uncovered) -> str:
         "RTM-002",
         "RTM-004",
         "RTM-009",
+        "RTM-010",
         "RTM-016",
+        "RTM-017",
         "DRV-005",
+        "DRV-007",
         "SHR-001",
         "OPR-003",
     ),
@@ -161,6 +169,7 @@ def check_gpu_daemonset_can_make_pods(daemonset: DaemonSet) -> None:
                 f"{status.current_number_scheduled}: {refused}",
                 means=_refusal(refused),
                 remedy=_allow(daemonset, refused),
+                severity=_weight(daemonset),
             )
     for pod in known(deviceplugin.live_pods(daemonset), "its pods"):
         missing = known(deviceplugin.unpulled(pod), "the images that the pod waits for")
@@ -170,7 +179,13 @@ def check_gpu_daemonset_can_make_pods(daemonset: DaemonSet) -> None:
                 means="the image's name or tag is wrong, or the node cannot reach or may not use its registry",
                 remedy="correct image and tag, mirror the image, or add the pull secret to the service account; then "
                 "run 'gpucheck run -k PLG-013'",
+                severity=_weight(daemonset),
             )
+
+
+def _weight(daemonset: DaemonSet) -> Severity:
+    """Return how grave it is that a DaemonSet has no pods: GPUs are served without those that only describe them."""
+    return Severity.MAJOR if daemonset.component in _DESCRIBES else Severity.CRITICAL
 
 
 def _refusal(message: str) -> str:

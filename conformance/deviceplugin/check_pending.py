@@ -15,7 +15,7 @@ SHOWN: Final = 5
     "PLG-008",
     layer=Layer.DEVICE_PLUGIN,
     severity=Severity.MAJOR,
-    after=("PLG-005", "PLG-006", "CLU-005", "DRA-002", "RTC-003", "PLG-011", "SHR-007"),
+    after=("PLG-005", "PLG-006", "CLU-003", "CLU-004", "CLU-005", "DRA-002", "RTC-003", "PLG-011", "SHR-007"),
     among=workload.asks_and_lives,
 )
 def check_no_gpu_pod_waits_in_vain(pod: Pod) -> None:
@@ -143,9 +143,13 @@ def _listed(placements: tuple[Placement, ...]) -> str:
         "RTM-004",
         "RTM-005",
         "RTM-010",
+        "RTM-009",
         "RTM-011",
+        "RTM-017",
         "RTM-018",
         "RTC-002",
+        "DRV-005",
+        "DRV-007",
         "SHR-007",
         "WRK-014",
     ),

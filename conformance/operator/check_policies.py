@@ -12,7 +12,22 @@ _THEN = "then run 'gpucheck run -k OPR-001'"
     "OPR-001",
     layer=Layer.OPERATOR,
     severity=Severity.CRITICAL,
-    after=("OPR-002", "OPR-003", "OPR-006", "OPR-009", "OPR-011"),
+    after=(
+        "OPR-002",
+        "OPR-003",
+        "OPR-006",
+        "OPR-009",
+        "OPR-011",
+        "DRV-003",
+        "DRV-005",
+        "RTM-003",
+        "RTM-005",
+        "RTC-002",
+        "PLG-003",
+        "PLG-013",
+        "DSC-003",
+        "TEL-001",
+    ),
 )
 def check_policies_are_reconciled(cluster: Cluster) -> None:
     """The policy object (ClusterPolicy, GPUCluster, each NVIDIADriver) is ready with reason Reconciled.

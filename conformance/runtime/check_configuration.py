@@ -23,6 +23,10 @@ def check_effective_configuration_has_a_handler_for_nvidia(node: Node) -> None:
     if configuration.cri_disabled:
         not_applicable("the engine's CRI plugin is disabled, so no handler counts; RTM-017 judges that")
     if not configuration.nvidia:
+        if known(node.deliveries.toolkit_waits, "what the GPU Operator's toolkit does"):
+            not_applicable(
+                "the GPU Operator's toolkit, which writes the handler, waits for the driver; DRV-003 judges that"
+            )
         fault(
             seen=f"{_where(configuration)}: the handlers are {_names(configuration.handlers)}; none is NVIDIA's",
             means=_why_no_handler(node),

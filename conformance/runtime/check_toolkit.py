@@ -21,6 +21,8 @@ def check_parts_of_the_toolkit_that_this_mode_needs(node: Node) -> None:
     toolkit = node.runtime.toolkit
     where = known(toolkit.runtime_path, "where nvidia-container-runtime is")
     if where is None:
+        if known(node.deliveries.toolkit_waits, "what the GPU Operator's toolkit does"):
+            not_applicable("the GPU Operator's toolkit waits for the driver here; OPR-001 and DRV-003 judge that")
         fault(
             seen=f"{RUNTIME} is neither in /usr/bin nor in any other folder that was looked at",
             means="the NVIDIA Container Toolkit is not installed, so no container can be given the GPU",

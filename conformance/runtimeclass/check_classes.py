@@ -78,6 +78,10 @@ def _judge_by_pods(node: Node, used: tuple[RuntimeClassDocument, ...]) -> None:
 
 
 def _fault_of(node: Node, one: RuntimeClassDocument, why: str) -> NoReturn:
+    if known(node.deliveries.toolkit_waits, "what the GPU Operator's toolkit does"):
+        not_applicable(
+            "the GPU Operator's toolkit, which writes the handler, waits for the driver; DRV-003 judges that"
+        )
     fault(
         seen=f"RuntimeClass '{one.metadata.name}' has handler '{one.handler}', which {node.name} does not have: {why}",
         means=f'a pod of this class gets no sandbox here: no runtime for "{one.handler}" is configured',

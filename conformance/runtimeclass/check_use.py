@@ -1,12 +1,13 @@
 """RuntimeClass layer: what needs the driver runs where it is given it."""
 
-from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod
+from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod, workload
 from kube_gpucheck.evidence.containerd import names_nvidia
-from kube_gpucheck.evidence.delivery import gives_driver
+from kube_gpucheck.evidence.delivery import Mode, gives_driver
 from kube_gpucheck.evidence.runtime import class_is_nvidia
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Reading, Seen, Severity
 
+_WITHOUT_HANDLER = frozenset({Mode.CDI_ENGINE, Mode.NRI, Mode.OCI_HOOK, Mode.PROVIDER})
 _SERVES_WORK = frozenset({Component.DEVICE_PLUGIN, Component.MPS_CONTROL_DAEMON})
 
 
@@ -67,18 +68,23 @@ def check_gpu_daemonset_is_given_the_driver(daemonset: DaemonSet) -> None:
 
 
 def _holds_gpu(pod: Pod) -> Reading[bool]:
-    return pod.runs_with_gpu
+    return workload.was_given_a_gpu(pod)
 
 
 @check("RTC-005", layer=Layer.RUNTIME_CLASS, severity=Severity.MAJOR, after=("RTC-001", "RTM-003"), among=_holds_gpu)
 def check_pod_that_holds_a_gpu_sees_it(pod: Pod) -> None:
     """A running pod that holds a GPU runs under an NVIDIA handler, so that it sees what it was granted.
 
-    Finished and waiting pods are not judged; nor are pods of nodes that give out GPUs without a handler.
+    One whose program ended badly counts too: it may have missed the driver. Pods that ended well or wait are not
+    judged; nor are pods of nodes that give out GPUs without a handler.
     """
     node = known(pod.reached_node, "the pod's node")
     if not known(node.deliveries.by_handler, f"how GPUs reach {node.name}'s containers"):
         not_applicable(f"{node.name} gives out its GPUs without a handler of the engine")
+    others = known(node.deliveries.declared, f"how GPUs reach {node.name}'s containers") & _WITHOUT_HANDLER
+    if others:
+        ways = ", ".join(sorted(one.value for one in others))
+        not_applicable(f"{node.name} gives pods their GPUs whatever their handler: {ways}; RTM-011 judges CDI")
     name = known(pod.object, "the pod").spec.runtime_class_name
     if name is None:
         under = known(node.runtime.default_is_nvidia, f"the default runtime of {node.name}")
@@ -89,7 +95,7 @@ def check_pod_that_holds_a_gpu_sees_it(pod: Pod) -> None:
     if not under:
         held = ", ".join(f"{key}: {count}" for key, count in known(pod.gpu_request, "what it asks for").items())
         fault(
-            seen=f"it holds {held}; {what}",
+            seen=f"it {'held' if known(pod.is_finished, 'its phase') else 'holds'} {held}; {what}",
             means="the kubelet has granted it a GPU, but neither device nor driver is in its containers",
             remedy="name a RuntimeClass with the NVIDIA handler in the pod and create it anew; confirm with "
             "'gpucheck run -k RTC-005'",

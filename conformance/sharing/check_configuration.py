@@ -17,6 +17,14 @@ def check_sharing_configuration_can_be_used(node: Node) -> None:
     requested = known(node.plugin.requested, "the configuration that the plugin is given")
     if requested is None:
         return
+    if not requested.is_given:
+        fault(
+            seen=f"on {node.name}: {requested.problem}",
+            means="the plugin runs with its flags alone, and the label changes nothing",
+            remedy="give the plugin the ConfigMap (Helm: config.name, operator: devicePlugin.config.name), or take "
+            "the label off; then run 'gpucheck run -k SHR-001'",
+            severity=Severity.MAJOR,
+        )
     if requested.problem is not None:
         fault(
             seen=f"on {node.name}: {requested.problem}",
@@ -40,10 +48,21 @@ def check_sharing_configuration_can_be_used(node: Node) -> None:
 def check_sharing_applied_is_the_one_asked_for(node: Node) -> None:
     """The sharing that is applied is the one asked for: resources, replicas, renaming, refusal of requests above one.
 
-    What the plugin prints that it runs with is compared with its ConfigMap's entry. What the node then offers is
-    PLG-005's.
+    What the plugin prints that it runs with is compared with its ConfigMap's entry; a ConfigMap that asks for sharing
+    and that no plugin mounts is applied nowhere. What the node then offers is PLG-005's.
     """
     if not known(node.plugin.is_given_config, "whether the plugin is given a configuration"):
+        unread = known(node.plugin.unread, "the sharing configurations that no plugin mounts")
+        if unread is not None:
+            fault(
+                seen=f"entry '{unread.entry}' of ConfigMap {unread.config_map} asks for {unread.sharing}; no device "
+                f"plugin mounts it, and the plugin on {node.name} is given no configuration",
+                means="the plugin does not know of that configuration and runs with its flags alone",
+                remedy="give it to the plugin (Helm: config.name, operator: devicePlugin.config.name; a static "
+                "manifest needs the mount and CONFIG_FILE), or delete the ConfigMap if it is left over; then run "
+                "'gpucheck run -k SHR-009'",
+                severity=Severity.MAJOR if unread.is_meant else Severity.MINOR,
+            )
         not_applicable("the plugin is given no configuration file here; its flags alone apply")
     requested = known(node.plugin.requested, "the configuration that the plugin is given")
     if requested is None or requested.problem is not None:

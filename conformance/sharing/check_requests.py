@@ -6,7 +6,13 @@ from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
 
-@check("SHR-007", layer=Layer.SHARING, severity=Severity.MAJOR, after=("PLG-005",), among=workload.asks_or_was_refused)
+@check(
+    "SHR-007",
+    layer=Layer.SHARING,
+    severity=Severity.MAJOR,
+    after=("PLG-005", "SHR-001"),
+    among=workload.asks_or_was_refused,
+)
 def check_request_fits_the_sharing_rules(pod: Pod) -> None:
     """The pod asks for resource names that some node serves, and for no more of a shared one than its rules allow.
 

@@ -71,8 +71,11 @@ def _nothing_measures(cluster: Cluster) -> None:
     after=(
         "RTC-004",
         "RTM-002",
+        "RTM-009",
+        "RTM-010",
         "RTM-016",
         "DRV-005",
+        "DRV-007",
         "CLU-005",
         "TEL-016",
         "PLG-013",

@@ -31,10 +31,14 @@ class LogSign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventSign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An event, or a container's or pod's own status message, matches. `reason` empty matches any."""
+    """An event, or a container's or pod's own status message, matches. `reason` empty matches any.
+
+    With a `component` those of its pods on the subject's nodes; else those of the subject itself.
+    """
 
     re: str
     reason: str = ""
+    component: str = ""
 
 
 class Sign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +66,8 @@ class Sign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.log is not None:
             return f"the log of {self.log.component} matches '{self.log.re}'"
         if self.event is not None:
-            return f"an event{' ' + self.event.reason if self.event.reason else ''} matches '{self.event.re}'"
+            of = f" of {self.event.component}" if self.event.component else ""
+            return f"an event{' ' + self.event.reason if self.event.reason else ''}{of} matches '{self.event.re}'"
         if self.any is not None:
             return " or ".join(str(one) for one in self.any)
         return (self.fact or "").replace("_", " ")

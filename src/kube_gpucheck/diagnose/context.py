@@ -1,6 +1,6 @@
 """The surroundings of one subject, in which a cause's signs are looked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -28,15 +28,18 @@ UNITS: Final = ("kernel", "containerd", "kubelet", "nvidia-container-runtime")
 class Context:
     """One subject, and what can be reached from it."""
 
-    def __init__(self, subject: Subject, cluster: Cluster, judgements: Judgements) -> None:
-        """Keep the subject."""
+    def __init__(self, subject: Subject, cluster: Cluster, judgements: Judgements, *, only: Node | None = None) -> None:
+        """Keep the subject, and the one of its nodes that is looked at, if not all are."""
         self.subject = subject
+        self._only = only
         self.cluster = cluster
         self.judgements = judgements
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes it concerns: its own; for the cluster and a DaemonSet every GPU node."""
+        """The nodes it concerns: its own; for the cluster and a DaemonSet every GPU node, or the one looked at."""
+        if self._only is not None:
+            return (self._only,)
         if self.subject.node is not None:
             node = self.cluster.node_of(self.subject.node)
             return (node,) if node else ()
@@ -81,6 +84,17 @@ class Context:
             release = (mine[0].object.value.metadata.labels or {}).get("app.kubernetes.io/instance")
             if release:
                 found["RELEASE"] = release
+        return found
+
+    @cached_property
+    def stack_names(self) -> Mapping[str, str]:
+        """The same for a remedy on the GPU stack: NAMESPACE is the device plugin's, not that of a pod which suffers."""
+        found = dict(self.names)
+        plugins = self.cluster.stack.device_plugins
+        if self.subject.kind is SubjectKind.POD:
+            found.pop("NAMESPACE", None)
+            if isinstance(plugins, Seen) and len(plugins.value) == 1:
+                found["NAMESPACE"] = plugins.value[0].namespace
         return found
 
     @cached_property
@@ -150,15 +164,36 @@ class Context:
                 if not isinstance(previous, Missing) or previous.kind is not MissingKind.NOT_ASKED:
                     yield previous
 
-    def messages(self) -> Iterator[tuple[str, str]]:
-        """Yield (reason, message) of the events and status messages that concern the subject.
+    def messages(self, component: str = "") -> Iterator[tuple[str, str]]:
+        """Yield (reason, message) of the events and status messages that concern the subject, or a component's pods.
+
+        What the objects themselves say comes first: it stands where no events were asked for or none are left.
 
         Raises:
-            GapError: pods or events could not be listed.
+            GapError: pods or events could not be listed; raised where what could be had has been yielded.
         """
-        pods = self.pods
+        pods = tuple(self.component_pods(component) if component else self.pods)
+        yield from self._said_by(pods)
+        if not component:
+            for node in self.nodes:
+                if isinstance(node.object, Seen):
+                    yield from (
+                        (one.reason, one.message)
+                        for one in node.object.value.status.conditions
+                        if one.type == "Ready" and one.status != "True"
+                    )
         for pod in pods:
             yield from ((event.reason, event.message) for event in need(pod.events))
+        if component:
+            return
+        if self.subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET}:
+            for daemonset in self.daemonsets:
+                yield from ((event.reason, event.message) for event in need(daemonset.events))
+        for node in self.nodes:
+            yield from ((event.reason, event.message) for event in need(self.cluster.events("Node", "", node.name)))
+
+    def _said_by(self, pods: Iterable[Pod]) -> Iterator[tuple[str, str]]:
+        for pod in pods:
             status = need(pod.object).status
             yield status.reason, status.message
             yield from ((one.reason, one.message) for one in status.conditions or () if one.status != "True")
@@ -168,17 +203,6 @@ class Context:
                         yield state.waiting.reason, state.waiting.message
                     if state.terminated is not None:
                         yield state.terminated.reason, state.terminated.message
-        if self.subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET}:
-            for daemonset in self.daemonsets:
-                yield from ((event.reason, event.message) for event in need(daemonset.events))
-        for node in self.nodes:
-            yield from ((event.reason, event.message) for event in need(self.cluster.events("Node", "", node.name)))
-            if isinstance(node.object, Seen):
-                yield from (
-                    (one.reason, one.message)
-                    for one in node.object.value.status.conditions
-                    if one.type == "Ready" and one.status != "True"
-                )
 
 
 def _kernel_text(node: Node) -> Reading[str]:

@@ -48,6 +48,11 @@ class _Match(msgspec.Struct, frozen=True):
         return sum(3 if sign in self.cause.needs else sign.weight for sign in self.spoke)
 
 
+def _rank(match: _Match) -> tuple[bool, int]:
+    """Return how good a match is: one in which nothing is unknown first, then the more specific one."""
+    return not match.unknown, match.score
+
+
 def _place(subject: Subject) -> tuple[int, str, str, str]:
     """Return where a subject stands in a list: by kind, namespace, name, node."""
     return _KINDS.index(subject.kind), subject.namespace or "", subject.name, subject.node or ""
@@ -70,6 +75,12 @@ class _Diagnostician:
         self._fail_on = fail_on
         self._contexts: dict[Subject, Context] = {}
         self._findings = {(one.check, one.subject): one for one in judgements.findings()}
+        self._faulty_nodes = {
+            subject.node
+            for (_, subject), one in self._findings.items()
+            if one.outcome is Outcome.FAULT and subject.kind in {SubjectKind.NODE, SubjectKind.GPU} and subject.node
+        }
+        self._narrow: dict[tuple[Subject, str], Context] = {}
         self._explained: dict[Key, tuple[tuple[Key, ...], bool]] = {
             key: self._explanation(key) for key in self._findings
         }
@@ -170,7 +181,22 @@ class _Diagnostician:
             chosen[key] = min(matches, key=lambda match: (-match.score, match.cause.position.position, match.cause.id))
 
     def _match(self, cause: Cause, subject: Subject) -> _Match | None:
+        """Return how a cause fits a finding's subject; a cause of one node must fit whole on one of several."""
         context = self._contexts.setdefault(subject, Context(subject, self._cluster, self._judgements))
+        bad = [node for node in context.nodes if node.name in self._faulty_nodes]
+        if cause.scope != SubjectKind.NODE.value or subject.node is not None or not bad or len(context.nodes) == 1:
+            return self._match_in(cause, context)
+        best: _Match | None = None
+        for node in bad:
+            narrow = self._narrow.setdefault(
+                (subject, node.name), Context(subject, self._cluster, self._judgements, only=node)
+            )
+            match = self._match_in(cause, narrow)
+            if match is not None and (best is None or _rank(match) > _rank(best)):
+                best = match
+        return best
+
+    def _match_in(self, cause: Cause, context: Context) -> _Match | None:
         spoke: list[Sign] = []
         unknown: list[str] = []
         for sign in cause.needs:
@@ -254,8 +280,10 @@ class _Diagnostician:
         contexts = [self._contexts[subject] for subject in subjects]
         distributions = {one.distribution for one in contexts}
         steps = cause.steps(distributions.pop() if len(distributions) == 1 else "default")
+        mine = cause.scope == SubjectKind.POD.value
+        names = [one.names if mine else one.stack_names for one in contexts]
         for word in ("NODE", "NAMESPACE", "RELEASE"):
-            found = sorted({name for one in contexts if (name := one.names.get(word)) is not None})
+            found = sorted({one[word] for one in names if word in one})
             if len(found) == 1:
                 steps = tuple(re.sub(rf"\b{word}\b", found[0], step) for step in steps)
         return steps

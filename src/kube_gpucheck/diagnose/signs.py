@@ -60,7 +60,7 @@ def _event(sign: EventSign, context: Context) -> Reading[bool]:
     return attempt(
         lambda: any(
             (not sign.reason or reason == sign.reason) and pattern.search(message) is not None
-            for reason, message in context.messages()
+            for reason, message in context.messages(sign.component)
         )
     )
 

@@ -207,6 +207,8 @@ class Bundle:
             if isinstance(discovery, Seen) and not recorded and not discovery.value.serves(kind):
                 told = discovery.value.complete or kind in self.manifest.asked.api
                 return Seen(None) if told else reading
+            if isinstance(discovery, Missing) and discovery.kind is not MissingKind.NOT_ASKED and not recorded:
+                return discovery  # whether the kind is served cannot be told
         return reading
 
     def log(self, namespace: str, pod: str, container: str, *, previous: bool = False) -> Reading[str]:

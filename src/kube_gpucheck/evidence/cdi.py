@@ -26,6 +26,8 @@ FOLDERS: Final = ("/etc/cdi", "/var/run/cdi")
 """The folders that engines and toolkit read by default."""
 
 _MAX_TEXT: Final = 4 * 1024 * 1024
+_INJECTING: Final = re.compile(r"CDI|hook|error mounting")
+"""What an error says of the step that failed: the engine's, the hook's, or runc's when it mounts what CDI names."""
 _GONE: Final = re.compile(r"no such file or directory|not a device node|executable file not found")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9_.+@:%~/-]{1,400})")
 _UNRESOLVED: Final = re.compile(r"unresolvable CDI devices? ([A-Za-z0-9_.:/=, \n-]{1,2000})")
@@ -198,7 +200,7 @@ class Cdi:
     @derived
     def faults(self) -> tuple[Fault, ...]:
         """What the specifications name and the host does not have: as it was listed, else as a pod's error says."""
-        refused = frozenset[str]().union(*(gone(text) for text in need(self.errors) if "CDI" in text or "hook" in text))
+        refused = frozenset[str]().union(*(gone(text) for text in need(self.errors) if _INJECTING.search(text)))
         found: list[Fault] = []
         for one in need(self.specifications):
             for named in one.names:

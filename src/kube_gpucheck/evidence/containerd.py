@@ -6,23 +6,15 @@ of 1.6 was compared with `containerd config dump` of 1.6.20.
 """
 
 import fnmatch
-import functools
 import json
 import posixpath
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-MAX_TEXT: Final = 8 * 1024 * 1024
-"""The longest configuration that is parsed; a real one has some kilobytes."""
+from kube_gpucheck.evidence.toml import ConfigurationError, as_table, load_toml, strings
 
 NVIDIA_BINARY: Final = re.compile(r"nvidia-container-runtime(?:\.(?:cdi|legacy|experimental|real))*")
 """Programs of the NVIDIA Container Toolkit that an engine calls in place of runc (upstream-facts, section 3)."""
@@ -35,10 +27,6 @@ CRI_V3: Final = "io.containerd.cri.v1.runtime"
 _DEFAULT: Final = "runc"
 _URI_PARTS: Final = 4
 _HIGHEST: Final = (((1, 0), 1), ((1, 3), 2), ((2, 0), 3), ((2, 3), 4))
-
-
-class ConfigurationError(ValueError):
-    """A configuration cannot be read, or its meaning depends on what is not known. Becomes `Missing`."""
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -128,7 +116,7 @@ class File(msgspec.Struct, frozen=True):
     @property
     def plugins(self) -> Mapping[str, object]:
         """The plugins' sections by name."""
-        return _table(self.data.get("plugins"), f"{self.path}: plugins")
+        return as_table(self.data.get("plugins"), f"{self.path}: plugins")
 
     def mentions_nvidia(self) -> bool:
         """Tell whether it has an NVIDIA handler under any of the section's names, right or wrong for its version."""
@@ -136,6 +124,11 @@ class File(msgspec.Struct, frozen=True):
         return any(
             _handler(name, one, self.path).is_nvidia for part in sections for name, one in runtimes(part, self.path)
         )
+
+    def defines(self, handler: str) -> bool:
+        """Tell whether it has a handler of that name under any of the section's names."""
+        sections = (section(self.plugins, name, self.path) for name in (CRI_V1, CRI_V2, CRI_V3))
+        return any(handler == name for part in sections for name, _ in runtimes(part, self.path))
 
 
 def names_nvidia(name: str) -> bool:
@@ -157,24 +150,6 @@ def parse(path: str, text: str) -> File:
     return File(path, data, version or None, strings(data.get("imports"), f"{path}: imports"))
 
 
-@functools.lru_cache(maxsize=128)  # a fleet's nodes share their files: 1,000 nodes, 0.1 s instead of 2.5 s
-def load_toml(path: str, text: str) -> Mapping[str, object]:
-    """Return a TOML document as tables, which nobody may change: equal texts share them.
-
-    Raises:
-        ConfigurationError: it is no TOML, or longer than any real one.
-    """
-    if len(text) > MAX_TEXT:
-        msg = f"{path}: {len(text)} characters, more than the {MAX_TEXT} that are read"
-        raise ConfigurationError(msg)
-    try:
-        data: dict[str, object] = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        msg = f"{path}: {error}"
-        raise ConfigurationError(msg) from error
-    return data
-
-
 def import_pattern(parent: str, pattern: str) -> str:
     """Return an entry of `imports` as an absolute path or glob; one without a star is relative to its file."""
     return (
@@ -191,14 +166,14 @@ def matches(pattern: str, path: str) -> bool:
 
 def section(plugins: Mapping[str, object], name: str, where: str) -> Mapping[str, object]:
     """Return one plugin's section, empty if there is none."""
-    return _table(plugins.get(name), f"{where}: plugins.{name}")
+    return as_table(plugins.get(name), f"{where}: plugins.{name}")
 
 
 def runtimes(part: Mapping[str, object], where: str) -> tuple[tuple[str, Mapping[str, object]], ...]:
     """Return the handlers' tables of a CRI section, by name."""
-    containerd = _table(part.get("containerd"), f"{where}: containerd")
-    tables = _table(containerd.get("runtimes"), f"{where}: runtimes")
-    return tuple((name, _table(value, f"{where}: runtimes.{name}")) for name, value in tables.items())
+    containerd = as_table(part.get("containerd"), f"{where}: containerd")
+    tables = as_table(containerd.get("runtimes"), f"{where}: runtimes")
+    return tuple((name, as_table(value, f"{where}: runtimes.{name}")) for name, value in tables.items())
 
 
 def effective(files: tuple[File, ...], release: tuple[int, int] | None) -> Configuration:
@@ -267,14 +242,14 @@ def running(text: str) -> Running:
     if not isinstance(answer, dict):
         msg = "crictl info: no JSON object"
         raise ConfigurationError(msg)
-    config = _table(answer.get("config"), "crictl info: config")
-    engine = _table(config.get("containerd"), "crictl info: config.containerd")
-    tables = _table(engine.get("runtimes"), "crictl info: runtimes")
+    config = as_table(answer.get("config"), "crictl info: config")
+    engine = as_table(config.get("containerd"), "crictl info: config.containerd")
+    tables = as_table(engine.get("runtimes"), "crictl info: runtimes")
     handlers: tuple[Handler, ...] | None = None
     if tables:
         handlers = tuple(_running_handler(name, tables[name]) for name in sorted(tables))
     elif isinstance(answer.get("runtimeHandlers"), list):
-        listed = [_table(one, "crictl info: runtimeHandlers") for one in answer["runtimeHandlers"]]
+        listed = [as_table(one, "crictl info: runtimeHandlers") for one in answer["runtimeHandlers"]]
         names = sorted({str(one.get("name") or "") for one in listed} - {""})
         handlers = tuple(Handler(name) for name in names) if names else None
     ready, reason = _readiness(answer)
@@ -290,9 +265,9 @@ def running(text: str) -> Running:
 
 
 def _readiness(answer: Mapping[str, object]) -> tuple[bool | None, str]:
-    conditions = _table(answer.get("status"), "crictl info: status").get("conditions")
+    conditions = as_table(answer.get("status"), "crictl info: status").get("conditions")
     for one in conditions if isinstance(conditions, list) else ():
-        condition = _table(one, "crictl info: conditions")
+        condition = as_table(one, "crictl info: conditions")
         if condition.get("type") == "RuntimeReady":
             words = (str(condition.get("reason") or ""), str(condition.get("message") or ""))
             return condition.get("status") is True, ": ".join(filter(None, words))
@@ -300,14 +275,14 @@ def _readiness(answer: Mapping[str, object]) -> tuple[bool | None, str]:
 
 
 def _running_handler(name: str, value: object) -> Handler:
-    table = _table(value, f"crictl info: runtimes.{name}")
-    options = _table(table.get("options"), f"crictl info: runtimes.{name}.options")
-    binary = options.get("BinaryName") or table.get("runtimeEngine")
+    fields = as_table(value, f"crictl info: runtimes.{name}")
+    options = as_table(fields.get("options"), f"crictl info: runtimes.{name}.options")
+    binary = options.get("BinaryName") or fields.get("runtimeEngine")
     systemd = options.get("SystemdCgroup")
     return Handler(
         name,
         str(binary) if binary else None,
-        str(table.get("runtimeType") or ""),
+        str(fields.get("runtimeType") or ""),
         systemd if isinstance(systemd, bool) else None,
     )
 
@@ -319,7 +294,7 @@ def _by_replacing(files: tuple[File, ...], release: tuple[int, int]) -> Configur
     for file in files:
         if name in file.plugins:
             part = section(file.plugins, name, file.path)
-    found = _configuration(files, part, builtin="runtimes" not in _table(part.get("containerd"), "containerd"))
+    found = _configuration(files, part, builtin="runtimes" not in as_table(part.get("containerd"), "containerd"))
     parts = tuple((file, section(file.plugins, name, file.path)) for file in files if name in file.plugins)
     return _attributed(found, parts, refused=_refused(files, version, release))
 
@@ -348,12 +323,12 @@ def _by_merging(files: tuple[File, ...], release: tuple[int, int]) -> Configurat
 
 def _configuration(files: tuple[File, ...], part: Mapping[str, object], *, builtin: bool) -> Configuration:
     where = files[-1].path if files else "containerd"
-    engine = _table(part.get("containerd"), f"{where}: containerd")
-    handlers = {name: _handler(name, table, None) for name, table in runtimes(part, where)}
+    engine = as_table(part.get("containerd"), f"{where}: containerd")
+    handlers = {name: _handler(name, fields, None) for name, fields in runtimes(part, where)}
     if builtin:
         handlers.setdefault(_DEFAULT, Handler(_DEFAULT, None, "io.containerd.runc.v2"))
     default = str(engine.get("default_runtime_name") or _DEFAULT)
-    legacy = _table(engine.get("default_runtime"), f"{where}: default_runtime")
+    legacy = as_table(engine.get("default_runtime"), f"{where}: default_runtime")
     if legacy.get("runtime_type"):  # containerd 1.x: the deprecated table is the handler "default", and wins
         handlers["default"] = _handler("default", legacy, None)
         default = "default"
@@ -386,8 +361,8 @@ def _attributed(
         setter.update({name: file.path for name, _ in runtimes(part, file.path)})
     last = parts[-1][0].path if parts else ""
     for file, part in parts:
-        for name, table in runtimes(part, file.path):
-            mine, now = _handler(name, table, file.path), found.find(name)
+        for name, fields in runtimes(part, file.path):
+            mine, now = _handler(name, fields, file.path), found.find(name)
             if not mine.is_nvidia:
                 continue
             what = f"handler '{name}' with {mine.binary or 'no BinaryName'}"
@@ -396,7 +371,7 @@ def _attributed(
             elif now.binary != mine.binary and setter[name] != file.path:
                 instead = f"handler '{name}' with {now.binary or 'no BinaryName'}"
                 lost.append(Lost(what, file.path, setter[name], instead))
-        said = str(_table(part.get("containerd"), file.path).get("default_runtime_name") or "")
+        said = str(as_table(part.get("containerd"), file.path).get("default_runtime_name") or "")
         if said != found.default and names_nvidia(said) and file.path != last:
             lost.append(Lost(f"default runtime '{said}'", file.path, last, f"default runtime '{found.default}'"))
     handlers = tuple(msgspec.structs.replace(one, file=setter.get(one.name)) for one in found.handlers)
@@ -416,14 +391,14 @@ def _refused(files: tuple[File, ...], version: int, release: tuple[int, int]) ->
     return None
 
 
-def _handler(name: str, table: Mapping[str, object], file: str | None) -> Handler:
-    options = _table(table.get("options"), f"{file}: runtimes.{name}.options")
-    binary = options.get("BinaryName") or table.get("runtime_engine")
+def _handler(name: str, fields: Mapping[str, object], file: str | None) -> Handler:
+    options = as_table(fields.get("options"), f"{file}: runtimes.{name}.options")
+    binary = options.get("BinaryName") or fields.get("runtime_engine")
     systemd = options.get("SystemdCgroup")
     return Handler(
         name,
         str(binary) if binary else None,
-        str(table.get("runtime_type") or ""),
+        str(fields.get("runtime_type") or ""),
         systemd if isinstance(systemd, bool) else None,
         file,
     )
@@ -445,29 +420,6 @@ def _merged(one: Mapping[str, object], other: Mapping[str, object]) -> Mapping[s
         else:
             result[key] = value
     return result
-
-
-def _table(value: object, where: str) -> Mapping[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        msg = f"{where}: {type(value).__name__}, expected a table"
-        raise ConfigurationError(msg)
-    return value
-
-
-def strings(value: object, where: str) -> tuple[str, ...]:
-    """Return a list of strings, empty where there is none.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        msg = f"{where}: {type(value).__name__}, expected a list of strings"
-        raise ConfigurationError(msg)
-    return tuple(value)
 
 
 def has_nvidia(handlers: Iterable[Handler]) -> bool:

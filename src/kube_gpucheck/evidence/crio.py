@@ -3,10 +3,10 @@
 Source: CRI-O documentation, crio.conf(5) and crio.conf.d(5) (upstream-facts, section 5). Reads no host.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
-from kube_gpucheck.evidence.containerd import Configuration, ConfigurationError, Handler, Lost, load_toml, strings
+from kube_gpucheck.evidence.containerd import Configuration, Handler, Lost
+from kube_gpucheck.evidence.toml import as_table, load_toml, strings
 
 MAIN: Final = "/etc/crio/crio.conf"
 DROP_INS: Final = "/etc/crio/crio.conf.d"
@@ -23,12 +23,12 @@ def effective(files: tuple[tuple[str, str], ...]) -> Configuration:
     folders: tuple[str, ...] | None = None
     lost: list[Lost] = []
     for path, text in files:
-        runtime = _table(_table(load_toml(path, text).get("crio"), path).get("runtime"), path)
-        for name, value in _table(runtime.get("runtimes"), f"{path}: runtimes").items():
-            table = _table(value, f"{path}: runtimes.{name}")
+        runtime = as_table(as_table(load_toml(path, text).get("crio"), path).get("runtime"), path)
+        for name, value in as_table(runtime.get("runtimes"), f"{path}: runtimes").items():
+            fields = as_table(value, f"{path}: runtimes.{name}")
             before = handlers.get(name)
-            binary = str(table.get("runtime_path") or "") or (before.binary if before else None)
-            kind = str(table.get("runtime_type") or "") or (before.runtime_type if before else "oci")
+            binary = str(fields.get("runtime_path") or "") or (before.binary if before else None)
+            kind = str(fields.get("runtime_type") or "") or (before.runtime_type if before else "oci")
             now = Handler(name, binary, kind, None, path)
             if before is not None and before.is_nvidia and before.binary != now.binary:
                 instead = f"handler '{name}' with {now.binary or 'no runtime_path'}"
@@ -53,12 +53,3 @@ def effective(files: tuple[tuple[str, str], ...]) -> Configuration:
         files=tuple(path for path, _ in files),
         lost=tuple(lost),
     )
-
-
-def _table(value: object, where: str) -> Mapping[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        msg = f"{where}: {type(value).__name__}, expected a table"
-        raise ConfigurationError(msg)
-    return value

@@ -168,6 +168,21 @@ class Delivery:
         """Return the DaemonSets of one component whose selection allows this node; none where none were asked for."""
         return attempt(lambda: tuple(one for one in need(self._stack) if one.component is component))
 
+    @derived
+    def toolkit_waits(self) -> bool:
+        """Whether the GPU Operator brings the toolkit here and its container has not begun: it waits for the driver."""
+        for daemonset in need(self.serving(Component.TOOLKIT)):
+            for pod in need(daemonset.pods):
+                if pod.node_name != self.node.name:
+                    continue
+                main = need(daemonset.main_container).name
+                states = [one.state for one in need(pod.statuses) if one.name == main]
+                if need(pod.object).status.phase == "Pending" and all(
+                    one.waiting is not None and one.waiting.reason == "PodInitializing" for one in states
+                ):
+                    return True
+        return False
+
     def _listed(self, kind: str) -> "Reading[tuple[Any, ...]]":
         """Return a kind's objects, none where it was not asked for; what the API serves tells the two apart."""
         objects = self.node.cluster.objects(kind)
@@ -222,6 +237,15 @@ class Delivery:
         return (
             bool(need(self.serving(Component.TOOLKIT))) and bool(need(self._needing)) and not need(self.class_is_named)
         )
+
+    @derived
+    def hook_is_absent(self) -> bool:
+        """Whether no folder of OCI hooks that was listed has NVIDIA's; missing where none was listed."""
+        listings = [self.node.host.listing(folder) for folder in _HOOKS]
+        read = [need(one) for one in listings if not not_asked(one)]
+        if not read:
+            need(listings[0])
+        return not any("nvidia" in entry.name for one in read if one is not None for entry in one.entries)
 
     @derived
     def _dra_serves(self) -> bool:

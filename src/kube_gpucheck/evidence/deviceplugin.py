@@ -24,7 +24,7 @@ from kube_gpucheck.evidence.sharing import (
     parse_config,
     parse_printed,
 )
-from kube_gpucheck.evidence.stack import Component, recognise
+from kube_gpucheck.evidence.stack import Component, UnreadSharing, recognise
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ class Requested(msgspec.Struct, frozen=True):
     """The configuration that a node's plugin is given. `config_map` as namespace/name.
 
     `entry`: the key that applies, None for the empty configuration or where none was found. `chosen_by`: what chose it.
-    `problem`: why it cannot be used, None if it can; then `config` says what it asks for.
+    `problem`: why it cannot be used, None if it can; then `config` says what it asks for. `is_given`: the plugin reads
+    a configuration at all; else the node asks by label for what the plugin has nothing to choose from.
     """
 
     config_map: str
@@ -241,6 +242,7 @@ class Requested(msgspec.Struct, frozen=True):
     chosen_by: str = ""
     problem: str | None = None
     config: PluginConfig = PluginConfig()
+    is_given: bool = True
 
 
 class DevicePlugin:
@@ -329,6 +331,8 @@ class DevicePlugin:
                 return Serving(log.registered, "its log")
             if log.has_start or log.waits:
                 why = log.problem or ("it found no device and waits" if log.waits else "it has not come so far")
+                hidden = hides_all(need(pod.object).spec)
+                why += f"; {hidden}" if hidden else ""
                 return Serving((), "", f"the log of {name} has a start and no registration after it: {why}")
         offered = tuple(
             resource for resource, count in nvidia_resources(need(self.node.object).status.allocatable).items() if count
@@ -473,8 +477,23 @@ class DevicePlugin:
                 "",
                 problem=f"the node's label {CONFIG_LABEL} asks for '{label}', and the plugin is given no "
                 "configuration to choose from",
+                is_given=False,
             )
         return None
+
+    @derived
+    def unread(self) -> UnreadSharing | None:
+        """A sharing configuration that no device plugin mounts, None if there is none or the plugin shares anyway.
+
+        What could not be listed makes none: this can only add a fault to a plugin that is given no configuration.
+        """
+        if not need(self.pods) or need(self.is_provider):
+            return None
+        config = self.config
+        if isinstance(config, Seen) and config.value.sharing.resources:
+            return None
+        unread = self.node.cluster.stack.unread_sharing
+        return next(iter(unread.value), None) if isinstance(unread, Seen) else None
 
     def _requested(self, namespace: str, source: "Source") -> Requested:
         name = f"{namespace}/{source.config_map}"
@@ -685,6 +704,21 @@ def main_container(spec: PodSpec) -> Container:
     return (mine or list(spec.containers))[0]
 
 
+def hides_all(spec: PodSpec) -> str | None:
+    """Return what tells the pod's main container to see no GPU, in a reader's words, None if nothing does.
+
+    Source: NVIDIA Container Toolkit, "Environment variables": `void`, `none` and an empty value give no device.
+    """
+    for variable in main_container(spec).env or ():
+        if (
+            variable.name == "NVIDIA_VISIBLE_DEVICES"
+            and variable.value_from is None
+            and (variable.value or "") in {"", "none", "void"}
+        ):
+            return f"its specification sets NVIDIA_VISIBLE_DEVICES='{variable.value or ''}'"
+    return None
+
+
 def is_running(pod: "Pod") -> Reading[bool]:
     """Return whether the pod's main container runs now."""
 
@@ -728,6 +762,9 @@ def troubles(pod: "Pod") -> Reading[tuple[str, ...]]:
         facts: list[str] = []
         if document.status.reason:
             facts.append(brief(f"{document.status.reason}: {document.status.message}".rstrip(": ")))
+        hidden = hides_all(document.spec)
+        if hidden is not None:
+            facts.append(hidden)
         silent = not document.status.container_statuses
         for one in document.status.init_container_statuses or ():
             if one.state.running is not None and not one.ready:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence.containerd import ConfigurationError, Running, running
+from kube_gpucheck.evidence.containerd import Running, running
 from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.toml import ConfigurationError
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:

@@ -134,9 +134,8 @@ class Node:
             if offered:
                 return tuple(offered)
             slices = self.cluster.objects("resourceslices.resource.k8s.io")
-            if isinstance(slices, Seen) and any(
-                one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == self.name for one in slices.value
-            ):
+            listed = () if isinstance(slices, Missing) and slices.kind is MissingKind.NOT_ASKED else need(slices)
+            if any(one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == self.name for one in listed):
                 return ("a ResourceSlice of gpu.nvidia.com",)
         elif self.object.kind is not MissingKind.NOT_ASKED:
             need(self.object)

@@ -13,12 +13,13 @@ import msgspec
 
 from kube_gpucheck.evidence import containerd, crio
 from kube_gpucheck.evidence.cdi import Cdi
-from kube_gpucheck.evidence.containerd import Configuration, ConfigurationError, File, Handler
+from kube_gpucheck.evidence.containerd import Configuration, File, Handler
 from kube_gpucheck.evidence.delivery import setting
 from kube_gpucheck.evidence.engine import PLAIN_CONFIGURATION, TEMPLATES, Engine, EngineKind, moment, not_asked
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.stack import Component
+from kube_gpucheck.evidence.toml import ConfigurationError
 from kube_gpucheck.evidence.toolkit import Toolkit
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
@@ -163,7 +164,10 @@ class Runtime:
         return tuple(found.values())
 
     def _expanded(self, pattern: str) -> Reading[tuple[str, ...]]:
-        """Return the files that an import means, in order of name: those listed, else those that were read."""
+        """Return the files that an import means, in order of name: those listed, else those that were read.
+
+        A folder that the one above it does not hold has none.
+        """
 
         def derive() -> tuple[str, ...]:
             if not _LISTS.search(pattern):
@@ -176,7 +180,7 @@ class Runtime:
                 paths = [posixpath.join(folder, name) for name in names]
             else:
                 paths = [key.removeprefix("file:") for key in self.host.keys(f"file:{folder}/")]
-                if not paths:
+                if not paths and need(self.host.entry(folder)) is not None:
                     need(listing)
             return tuple(sorted(path for path in paths if containerd.matches(pattern, path)))
 
@@ -540,6 +544,14 @@ class Runtime:
     def import_replaced_handler(self) -> bool:
         """Whether a later file undid a setting for NVIDIA that an earlier one makes."""
         return bool(need(self.files).lost)
+
+    @derived
+    def import_dropped_default(self) -> bool:
+        """Whether one of the engine's files defines the default handler, and together they no longer do."""
+        merged = need(self.files)
+        if merged.find(merged.default) is not None:
+            return False
+        return any(one.defines(merged.default) for one in need(self.containerd_files))
 
     @derived
     def distribution_name(self) -> str:

@@ -120,6 +120,17 @@ def parse_config(text: str) -> PluginConfig:
     return decode_config(document)
 
 
+def sharing_in(text: str) -> Sharing | None:
+    """Return the sharing that a text asks for, None where it is no configuration of the plugin or shares nothing."""
+    if "sharing" not in text or "replicas" not in text:
+        return None
+    try:
+        sharing = parse_config(text).sharing
+    except ConfigError:
+        return None
+    return sharing if sharing.resources else None
+
+
 def parse_printed(text: str, start: int) -> PluginConfig | None:
     """Return the configuration that a log prints from `start` on, None if no JSON object stands there.
 

@@ -16,6 +16,7 @@ import msgspec
 from kube_gpucheck.evidence.documents import Container, DeploymentDocument, PodSpec
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.scheduling import Rejection, rejection, selection
+from kube_gpucheck.evidence.sharing import Sharing, sharing_in
 from kube_gpucheck.model import Reading
 
 if TYPE_CHECKING:
@@ -256,6 +257,19 @@ class Unselected(msgspec.Struct, frozen=True):
     missed: "tuple[tuple[DaemonSet, Rejection], ...]"
 
 
+class UnreadSharing(msgspec.Struct, frozen=True):
+    """A ConfigMap's entry that says how to share GPUs, and that no device plugin mounts.
+
+    `config_map`: as namespace/name. `is_meant`: it stands in a device plugin's namespace, or a pod waits for GPUs; else
+    it may be left over.
+    """
+
+    config_map: str
+    entry: str
+    sharing: Sharing
+    is_meant: bool
+
+
 class Stack:
     """The GPU stack of a cluster: who is installed, as what."""
 
@@ -310,6 +324,36 @@ class Stack:
             one
             for one in need(self.cluster.objects("deployments.apps"))
             if recognise(one.spec.template.spec) is Component.OPERATOR
+        )
+
+    @derived
+    def unread_sharing(self) -> tuple[UnreadSharing, ...]:
+        """The sharing configurations that no device plugin mounts, those in a plugin's namespace first."""
+        maps = need(self.cluster.objects("configmaps"))
+        plugins = need(self.device_plugins)
+        homes = {one.namespace for one in plugins}
+        mounted = {
+            (one.namespace, volume.config_map.name)
+            for one in plugins
+            for volume in need(one.object).spec.template.spec.volumes or ()
+            if volume.config_map is not None
+        }
+        found = []
+        for document in maps:
+            namespace = document.metadata.namespace or ""
+            if (namespace, document.metadata.name) in mounted:
+                continue
+            for entry, text in (document.data or {}).items():
+                sharing = sharing_in(text)
+                if sharing is not None:
+                    name = f"{namespace}/{document.metadata.name}"
+                    found.append(UnreadSharing(name, entry, sharing, namespace in homes or self._somebody_waits()))
+        return tuple(sorted(found, key=lambda one: (not one.is_meant, one.config_map, one.entry)))
+
+    def _somebody_waits(self) -> bool:
+        return any(
+            pod.node_name is None and need(pod.gpu_request) and not need(pod.is_finished)
+            for pod in need(self.cluster.readable_pods)
         )
 
     def of(self, component: Component) -> "tuple[DaemonSet, ...]":

@@ -6,15 +6,15 @@ Source: nvidia-container-toolkit `internal/info/auto.go`, `internal/config` (ups
 import enum
 import posixpath
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from kube_gpucheck.evidence.bundle import Entry
-from kube_gpucheck.evidence.containerd import ConfigurationError, load_toml, strings
 from kube_gpucheck.evidence.engine import not_asked
 from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.stack import Component, version_of
+from kube_gpucheck.evidence.toml import ConfigurationError, as_table, load_toml, strings, text_of
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
@@ -128,7 +128,11 @@ class Toolkit:
 
     @derived
     def version(self) -> tuple[int, int]:
-        """Major and minor number of the toolkit's version. Source: `nvidia-ctk --version`, else the runtime's own."""
+        """Major and minor number of the toolkit's version.
+
+        Source: `nvidia-ctk --version`, else the runtime's own; where neither is in the search path and the GPU Operator
+        put the programs, the image of its toolkit.
+        """
         asked = False
         for program in ("nvidia-ctk", RUNTIME):
             line = f"{program} --version"
@@ -142,6 +146,11 @@ class Toolkit:
                 return int(found[1]), int(found[2])
         source = f"nodes/{self.node.name}/host.json#exec:nvidia-ctk --version"
         if asked:
+            if need(self.configuration_path) != _FILE:
+                for one in need(self.node.deliveries.serving(Component.TOOLKIT)):
+                    shipped = version_of(need(one.main_container).image)
+                    if shipped is not None:
+                        return shipped[:2]
             reason = "neither nvidia-ctk nor nvidia-container-runtime told the toolkit's version"
             raise GapError(Missing(MissingKind.ERROR, reason, source))
         reason = f"the toolkit's version was not read on {self.node.name}"
@@ -219,43 +228,24 @@ def parse(path: str, text: str) -> ToolkitConfiguration:
         ConfigurationError: it is no TOML, or a field has a wrong type.
     """
     data = load_toml(path, text)
-    cli = _table(data.get("nvidia-container-cli"), f"{path}: nvidia-container-cli")
-    runtime = _table(data.get("nvidia-container-runtime"), f"{path}: nvidia-container-runtime")
-    hook = _table(data.get("nvidia-container-runtime-hook"), f"{path}: nvidia-container-runtime-hook")
-    modes = _table(runtime.get("modes"), f"{path}: modes")
-    cdi = _table(modes.get("cdi"), f"{path}: modes.cdi")
-    root = _text(cli, "root", path)
+    cli = as_table(data.get("nvidia-container-cli"), f"{path}: nvidia-container-cli")
+    runtime = as_table(data.get("nvidia-container-runtime"), f"{path}: nvidia-container-runtime")
+    hook = as_table(data.get("nvidia-container-runtime-hook"), f"{path}: nvidia-container-runtime-hook")
+    modes = as_table(runtime.get("modes"), f"{path}: modes")
+    cdi = as_table(modes.get("cdi"), f"{path}: modes.cdi")
+    root = text_of(cli, "root", path)
     runtimes = runtime.get("runtimes")
     folders = cdi.get("spec-dirs")
     return ToolkitConfiguration(
         path,
-        _text(runtime, "mode", path) or "auto",
+        text_of(runtime, "mode", path) or "auto",
         root or "/",
         root is not None,
-        _text(cli, "ldconfig", path),
+        text_of(cli, "ldconfig", path),
         cli.get("no-cgroups") is True,
-        _text(cli, "path", path),
-        _text(hook, "path", path),
+        text_of(cli, "path", path),
+        text_of(hook, "path", path),
         None if runtimes is None else strings(runtimes, f"{path}: runtimes"),
-        _text(cdi, "default-kind", path) or "nvidia.com/gpu",
+        text_of(cdi, "default-kind", path) or "nvidia.com/gpu",
         ("/etc/cdi", "/var/run/cdi") if folders is None else strings(folders, f"{path}: spec-dirs"),
     )
-
-
-def _table(value: object, where: str) -> Mapping[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        msg = f"{where}: {type(value).__name__}, expected a table"
-        raise ConfigurationError(msg)
-    return value
-
-
-def _text(table: Mapping[str, object], key: str, path: str) -> str | None:
-    value = table.get(key)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        msg = f"{path}: '{key}' is {value!r}, expected a string"
-        raise ConfigurationError(msg)
-    return value

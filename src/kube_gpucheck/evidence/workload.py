@@ -196,6 +196,25 @@ def replacement(pod: "Pod") -> Reading[str | None]:
     return attempt(derive)
 
 
+def was_given_a_gpu(pod: "Pod") -> Reading[bool]:
+    """Return whether a GPU of the device plugin was granted to programs that run, or that ended badly by themselves.
+
+    A container that could not be created never ran; a pod that a later, Ready one of its owner replaced is history.
+    """
+
+    def derive() -> bool:
+        if need(pod.runs_with_gpu):
+            return True
+        if need(pod.object).status.phase != "Failed" or not need(pod.gpu_request):
+            return False
+        ends = (status.state.terminated for status in need(pod.statuses))
+        if not any(one is not None and one.reason == "Error" for one in ends):
+            return False
+        return need(replacement(pod)) is None
+
+    return attempt(derive)
+
+
 def may_see_gpus(pod: "Pod") -> Reading[bool]:
     """Return whether a pod outside the GPU stack has a container that asks for no GPU and might be given one.
 

@@ -9,6 +9,7 @@ from kube_gpucheck.evidence.engine import Distribution
 from kube_gpucheck.evidence.pci import off_the_bus
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.scheduling import selection
+from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.model import MissingKind, SubjectKind
 
 _POOL_LABELS: Final = ("eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool", "kubernetes.azure.com/agentpool")
@@ -127,6 +128,18 @@ def operator_found_no_gpu_node(context: Context) -> bool:
         for policy in _policies(context)
         for one in policy.status.conditions or ()
     )
+
+
+@fact
+def operator_brings_the_driver(context: Context) -> bool:
+    """A driver container of the GPU Operator serves the node."""
+    return any_node(context, lambda node: bool(need(node.deliveries.serving(Component.DRIVER))))
+
+
+@fact
+def operator_brings_the_toolkit(context: Context) -> bool:
+    """A toolkit container of the GPU Operator serves the node."""
+    return any_node(context, lambda node: bool(need(node.deliveries.serving(Component.TOOLKIT))))
 
 
 @fact

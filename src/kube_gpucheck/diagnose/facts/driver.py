@@ -1,5 +1,6 @@
 """Predicates about the driver of a node: module, libraries, device nodes, NVML, kernel log."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -7,14 +8,22 @@ from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Gpu, Node
 from kube_gpucheck.evidence.deviceplugin import parse_mig
-from kube_gpucheck.evidence.driver import Driver, Obstacle
+from kube_gpucheck.evidence.driver import Obstacle
 from kube_gpucheck.evidence.kernel_log import NoticeKind, Xid, slot_of
 from kube_gpucheck.evidence.libraries import listed_library
 from kube_gpucheck.evidence.modules import Flavour
 from kube_gpucheck.evidence.readings import need
+from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.evidence.tables import xids
-from kube_gpucheck.model import SubjectKind
+from kube_gpucheck.model import Missing, MissingKind, SubjectKind
 
+_NO_LIBRARY: Final = re.compile(
+    r"load library failed: libnvidia-ml\.so|failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND", re.IGNORECASE
+)
+_NOT_LOADED: Final = re.compile(
+    r"nvml error: driver not loaded|failed to initialize NVML: Driver Not Loaded", re.IGNORECASE
+)
+"""What the toolkit says when it creates a container. Source: libnvidia-container, nvc.c; toolkit, pkg/nvcdi."""
 _VERSION_MISMATCH: Final = 18
 _GPU_IS_LOST: Final = 15
 _FELL_OFF: Final = frozenset({79})
@@ -50,11 +59,14 @@ def driver_module_is_on_disk(context: Context) -> bool:
 
 @fact
 def driver_is_nowhere_on_disk(context: Context) -> bool:
-    """Neither an nvidia module nor the driver's libraries are on the node, nor a DKMS tree of it."""
-    return all_nodes(context, lambda node: _is_nowhere(node.driver))
+    """No nvidia module, library or DKMS tree is on the node; where nobody looked, the toolkit finds no library in /."""
+    return all_nodes(context, _is_nowhere)
 
 
-def _is_nowhere(driver: Driver) -> bool:
+def _is_nowhere(node: Node) -> bool:
+    driver = node.driver
+    if _is_unread(node) and _toolkit_said(node, _NO_LIBRARY):
+        return need(node.runtime.driver_root) == "/"
     if asked(driver.nvidia_loaded):
         return False
     on_disk = asked(driver.module_on_disk_for_running_kernel)
@@ -63,6 +75,28 @@ def _is_nowhere(driver: Driver) -> bool:
         need(driver.nvidia_loaded)
         return not need(driver.libraries_present)
     return not on_disk and not libraries and not asked(driver.dkms_builds)
+
+
+@fact
+def module_is_idle_on_disk(context: Context) -> bool:
+    """The nvidia module is on disk for this kernel and not loaded; where nobody looked, the toolkit says so."""
+
+    def idle(node: Node) -> bool:
+        if _is_unread(node):
+            return not need(node.deliveries.serving(Component.DRIVER)) and _toolkit_said(node, _NOT_LOADED)
+        return need(node.driver.module_on_disk_for_running_kernel) and not need(node.driver.nvidia_loaded)
+
+    return any_node(context, idle)
+
+
+def _is_unread(node: Node) -> bool:
+    driver = node.driver
+    readings = (driver.nvidia_loaded, driver.libraries_present, driver.module_on_disk_for_running_kernel)
+    return all(isinstance(one, Missing) and one.kind is MissingKind.NOT_ASKED for one in readings)
+
+
+def _toolkit_said(node: Node, what: re.Pattern[str]) -> bool:
+    return any(what.search(text) is not None for text in need(node.runtime.cdi.errors))
 
 
 @fact

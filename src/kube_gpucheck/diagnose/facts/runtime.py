@@ -7,6 +7,7 @@ from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Node
 from kube_gpucheck.evidence.containerd import Handler, names_nvidia
+from kube_gpucheck.evidence.delivery import Mode
 from kube_gpucheck.evidence.engine import Distribution, EngineKind
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.runtime import Template
@@ -21,6 +22,7 @@ _OTHER_ENGINES: Final = (
     "/etc/containerd/config.toml",
     "/etc/crio/crio.conf.d/99-nvidia.toml",
 )
+_CDI_HELPERS: Final = ("nvidia-cdi-hook", "nvidia-ctk")
 _UNREAD_CRIO: Final = "/etc/crio/conf.d/99-nvidia.toml"
 
 
@@ -190,6 +192,12 @@ def an_import_undid_the_handler(context: Context) -> bool:
 
 
 @fact
+def an_import_dropped_the_default_handler(context: Context) -> bool:
+    """One file defines the default handler (runc), and a later one replaced the section that has it."""
+    return any_node(context, lambda node: need(node.runtime.import_dropped_default))
+
+
+@fact
 def nvidia_section_is_of_another_config_version(context: Context) -> bool:
     """A file that the engine reads has an NVIDIA handler, which its version makes void."""
 
@@ -265,6 +273,18 @@ def crio_runs_crun(context: Context) -> bool:
 
 
 @fact
+def crio_injects_by_a_hook(context: Context) -> bool:
+    """The node's engine is CRI-O, and the toolkit's OCI hook is installed there."""
+    return any_node(context, lambda node: Mode.OCI_HOOK in need(node.deliveries.declared))
+
+
+@fact
+def crio_has_no_hook(context: Context) -> bool:
+    """CRI-O's folders of hooks were listed and hold none of NVIDIA's."""
+    return all_nodes(context, lambda node: need(node.deliveries.hook_is_absent))
+
+
+@fact
 def crio_drop_in_lies_where_none_is_read(context: Context) -> bool:
     """The toolkit's drop-in for CRI-O lies in a folder that CRI-O does not read."""
     return any_node(
@@ -337,6 +357,19 @@ def toolkit_is_installed_in_part(context: Context) -> bool:
         return hook is None or need(toolkit.find(CLI, *more)) is None
 
     return any_node(context, in_part)
+
+
+@fact
+def cdi_helper_is_nowhere(context: Context) -> bool:
+    """The NVIDIA runtime works by CDI, and neither nvidia-cdi-hook nor nvidia-ctk, which its hooks call, is there."""
+
+    def is_nowhere(node: Node) -> bool:
+        toolkit = node.runtime.toolkit
+        if not need(toolkit.is_installed) or any(need(toolkit.find(one)) is not None for one in _CDI_HELPERS):
+            return False
+        return need(toolkit.mode) is not ToolkitMode.LEGACY
+
+    return any_node(context, is_nowhere)
 
 
 @fact

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from kube_gpucheck.diagnose.context import Context
-from kube_gpucheck.diagnose.facts.registry import any_node, fact, one_of
+from kube_gpucheck.diagnose.facts.registry import any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod
 from kube_gpucheck.evidence.delivery import gives_driver
-from kube_gpucheck.evidence.deviceplugin import live_pods, servers, unpulled
+from kube_gpucheck.evidence.deviceplugin import hides_all, is_running, live_pods, refused_creation, servers, unpulled
 from kube_gpucheck.evidence.discovery import DISCOVERY_LABEL, PCI_LABEL
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.runtime import class_is_nvidia
@@ -16,7 +16,6 @@ from kube_gpucheck.model import Missing, MissingKind, Seen
 
 _DEVICE_PLUGINS: Final = (Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN)
 _NFD_LABEL: Final = "feature.node.kubernetes.io/pci-10de.present"
-_HIDES_ALL: Final = {"none", "void", ""}
 _DEPLOY: Final = "nvidia.com/gpu.deploy."
 _KILLED: Final = "OOMKilled"
 
@@ -85,12 +84,7 @@ def a_component_is_told_to_see_no_gpu(context: Context) -> bool:
     def told(daemonset: DaemonSet) -> bool:
         if daemonset.component is None or not daemonset.component.needs_driver:
             return False
-        return any(
-            variable.name == "NVIDIA_VISIBLE_DEVICES"
-            and variable.value_from is None
-            and (variable.value or "") in _HIDES_ALL
-            for variable in need(daemonset.main_container).env or ()
-        )
+        return hides_all(need(daemonset.object).spec.template.spec) is not None
 
     return one_of(context.daemonsets, told)
 
@@ -123,9 +117,10 @@ def _rule(daemonset: DaemonSet, node: Node) -> str | None:
 
 @fact
 def a_selected_feature_label_is_missing(context: Context) -> bool:
-    """A DaemonSet of the GPU stack selects by a label of feature discovery that the node does not have."""
+    """A DaemonSet that belongs on GPU nodes selects by a label of feature discovery that the node does not have."""
     nodes = context.nodes or need(context.cluster.nodes)
-    return one_of(nodes, lambda node: one_of(context.daemonsets, lambda one: _lacks_a_label(one, node)))
+    wanted = [one for one in context.daemonsets if one.component is not None and one.component.belongs_on_gpu_nodes]
+    return one_of(nodes, lambda node: one_of(wanted, lambda one: _lacks_a_label(one, node)))
 
 
 def _lacks_a_label(daemonset: DaemonSet, node: Node) -> bool:
@@ -139,6 +134,19 @@ def _lacks_a_label(daemonset: DaemonSet, node: Node) -> bool:
 def nfd_is_not_installed(context: Context) -> bool:
     """No Node Feature Discovery worker is installed."""
     return not need(context.cluster.stack.nfd_workers)
+
+
+@fact
+def nfd_workers_are_ready(context: Context) -> bool:
+    """Node Feature Discovery's workers run, on the node that it concerns where there is one, and are Ready."""
+    places = {node.name for node in context.nodes}
+    pods = [
+        pod
+        for one in need(context.cluster.stack.nfd_workers)
+        for pod in need(live_pods(one))
+        if not places or pod.node_name in places
+    ]
+    return bool(pods) and not one_of(pods, lambda pod: not need(pod.is_ready))
 
 
 @fact
@@ -245,12 +253,6 @@ def gpu_capacity_is_left_over(context: Context) -> bool:
 
 
 @fact
-def nothing_serves_gpus_on_the_node(context: Context) -> bool:
-    """No device plugin is registered with the node's kubelet now."""
-    return any_node(context, lambda node: not need(node.plugin.serving).resources)
-
-
-@fact
 def a_resource_is_left_over_beside_a_served_one(context: Context) -> bool:
     """The node lists a GPU resource that its device plugin does not serve, beside one that it serves."""
 
@@ -305,12 +307,49 @@ def plugin_marked_a_device_unhealthy(context: Context) -> bool:
 
 
 @fact
+def plugin_left_and_blames_nothing(context: Context) -> bool:
+    """The node lists GPUs of which none is allocatable, and nothing says why the device plugin no longer serves them.
+
+    It may run on the node, and has no pod there (none was refused), or one whose log blames nothing (it was killed).
+    """
+
+    def left(node: Node) -> bool:
+        if all(need(node.allocatable).get(name) for name, count in need(node.capacity).items() if count):
+            return False
+        if need(node.plugin.serving).resources:
+            return False
+        wanted = [one for one in need(context.cluster.stack.device_plugins) if need(one.rejection(node)) is None]
+        if not wanted or one_of(wanted, lambda one: asked(refused_creation(one)) is not None):
+            return False
+        return all(_blames_nothing(node, pod) for pod in need(node.plugin.pods))
+
+    return any_node(context, left)
+
+
+def _blames_nothing(node: Node, pod: Pod) -> bool:
+    if not need(is_running(pod)) and not any(
+        (one.state.terminated or one.last_state.terminated) is not None for one in need(pod.statuses)
+    ):
+        return False
+    log = need(node.plugin.log(pod))
+    return log.problem is None and not log.waits
+
+
+@fact
 def plugin_config_is_unusable(context: Context) -> bool:
     """The configuration that the device plugin is given is not there, or does not parse."""
     return any_node(
         context,
-        lambda node: (found := need(node.plugin.requested)) is not None and found.problem is not None,
+        lambda node: (
+            (found := need(node.plugin.requested)) is not None and found.problem is not None and found.is_given
+        ),
     )
+
+
+@fact
+def plugin_is_given_no_config_to_choose_from(context: Context) -> bool:
+    """The node's label asks for a configuration by name, and the device plugin is given none to choose from."""
+    return any_node(context, lambda node: (found := need(node.plugin.requested)) is not None and not found.is_given)
 
 
 @fact
@@ -326,6 +365,18 @@ def plugin_config_has_misplaced_keys(context: Context) -> bool:
 def mps_is_configured(context: Context) -> bool:
     """The device plugin's effective configuration shares by MPS."""
     return any_node(context, lambda node: need(node.plugin.config).sharing.strategy == "mps")
+
+
+@fact
+def mps_daemon_is_not_on_the_node(context: Context) -> bool:
+    """The device plugin is to share by MPS, and no MPS control daemon has a pod on the node."""
+
+    def lacks(node: Node) -> bool:
+        if need(node.plugin.config).sharing.strategy != "mps":
+            return False
+        return not any(recognise(need(pod.object).spec) is Component.MPS_CONTROL_DAEMON for pod in need(node.pods))
+
+    return any_node(context, lacks)
 
 
 # --- telemetry -------------------------------------------------------------------------------------
