@@ -14,7 +14,7 @@ import yaml
 
 import suite
 from kube_gpucheck import diagnose, runner
-from kube_gpucheck.diagnose.conclusion import conclude
+from kube_gpucheck.diagnose.conclusion import Choice, conclude
 from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.model import CheckResult, Outcome, Run, Severity, Subject
 
@@ -76,8 +76,7 @@ def run_of(name: str) -> Run:
         results,
         cluster,
         diagnose.diagnose(results, cluster, _catalogue(), fail_on=FAIL_ON),
-        fail_on=FAIL_ON,
-        allow_unknown=False,
+        Choice(fail_on=FAIL_ON),
         finished=datetime.datetime.fromtimestamp(0, datetime.timezone.utc),
         tool_version="0",
     )

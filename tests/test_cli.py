@@ -1,11 +1,15 @@
 """The command through its front door: what it prints, writes and returns."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import bundle_builders
+import suite
 from kube_gpucheck import cli
 
 USER_CHECK = '''
@@ -74,7 +78,9 @@ def test_wrong_usage_is_named_with_a_way_out(
         (["--layer", "drivers"], "--layer drivers: expected one of cluster, driver"),
         (["--fail-on", "fatal"], "--fail-on fatal: expected one of critical, major, minor, info"),
         (["-k", "and and"], "-k 'and and': not an expression"),
-        (["-k", "nosuchcheck"], "no check is selected"),
+        (["-k", "nosuchcheck"], "no check is selected by -k 'nosuchcheck'"),
+        (["-k", ""], "-k '': empty"),
+        (["--node", ""], "--node '': empty"),
         (["--node", "gpu-9"], "--node gpu-9: no such node in the evidence; there are gpu-0"),
         (["--checks", "/no/such"], "no such folder"),
         (["--expect-gpu-nodes", "-1"], "expected 0 or more"),
@@ -141,6 +147,61 @@ def test_a_hostile_surrounding_changes_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_narrowed_run_names_the_cause_that_the_whole_run_names(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "run", "--from", "tutorial/06-plugin-undesired", "-k", "PLG-003", "--json", "-")
+    report = json.loads(out)
+    found = (status, report["first_cause"], [check["id"] for check in report["checks"]])
+    assert found == (1, "nfd-label-missing", ["PLG-003"])
+
+
+def test_a_narrowed_run_says_what_it_was_narrowed_to(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = said(capsys, "run", "--from", "tutorial/06-plugin-undesired", "--layer", "driver", "-q")
+    assert "(judged: layer driver)" in out
+
+
+def test_a_host_alone_is_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = said(capsys, "run", "--from", str(suite.FIXTURES / "bundles" / "recorded" / "bare-host"), "-q")
+    assert "no cluster was looked at" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"items": [5]}', b"\xff", b"[]"])
+def test_an_unreadable_list_of_nodes_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: bytes
+) -> None:
+    folder = bundle_builders.write(tmp_path / "b", {**bundle_builders.files(), "cluster/nodes.json": damage})
+    assert said(capsys, "run", "--from", str(folder))[0] == 4
+
+
+@pytest.mark.parametrize("body", ["yield", "return False", "raise SystemExit(0)", "import pytest; pytest.skip('no')"])
+def test_a_users_check_that_does_not_judge_is_never_a_pass(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path, body: str
+) -> None:
+    checks = user_check(tmp_path / "mine", body)
+    status = cli.main(["run", "--from", str(bundle), "--checks", str(checks), "-k", "USR-001"])
+    capsys.readouterr()
+    assert status in {2, 3}
+
+
+def test_a_folder_without_checks_is_refused(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    status, _, err = said(capsys, "run", "--from", str(bundle), "--checks", str(tmp_path / "mine"))
+    assert (status, "no check_*.py" in err) == (2, True)
+
+
+@pytest.mark.parametrize("redirection", [">&-", "> /dev/full", "| head -1"])
+def test_an_output_that_cannot_be_written_is_told_in_a_line(redirection: str) -> None:
+    line = f"{sys.executable} -m kube_gpucheck run --from complete {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+
+
+def test_letters_that_the_terminal_lacks_become_words(bundle: Path) -> None:
+    line = [sys.executable, "-m", "kube_gpucheck", "run", "--from", "complete"]
+    done = subprocess.run(line, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.stdout.count(b"?") == 0
+    assert b"ok 5 of 5 pass" in done.stdout
+
+
 def test_the_json_report_says_the_exit_status(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
     status, out, _ = said(capsys, "run", "--from", str(bundle), "--json", "-")
     assert json.loads(out)["exit_code"] == status
@@ -160,9 +221,6 @@ def test_everything_missing_is_unknown_check_by_check(capsys: pytest.CaptureFixt
 
 
 def test_a_broken_pipe_is_no_traceback(bundle: Path) -> None:
-    import subprocess  # noqa: PLC0415  only here
-    import sys  # noqa: PLC0415  only here
-
     line = f"{sys.executable} -m kube_gpucheck list checks | true"
     done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, cwd=bundle)
     assert b"Traceback" not in done.stderr

@@ -175,6 +175,31 @@ def test_a_manifest_that_is_none_is_refused_by_name(manifest: bytes, expected: s
         memory_bundle("b", {"bundle.json": manifest})
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"provenance": "hand_made"}, "provenance is 'hand_made'"),
+        ({"run": {"id": "x", "started": "2026-01-01T00:00:00Z", "gathered_at": "2026-01-01T00:00:00"}}, "need a zone"),
+    ],
+)
+def test_a_manifest_that_would_mislead_is_refused(change: dict[str, object], expected: str) -> None:
+    with pytest.raises(BundleError, match=expected):
+        memory_bundle("b", bundle_builders.files(**change))
+
+
+def test_host_evidence_of_another_format_is_not_believed() -> None:
+    files = bundle_builders.files(asked={"host": {"n": ["file:/x"]}})
+    files["nodes/n/host.json"] = b'{"format": 2, "reads": {"file:/x": {"text": "y"}}}'
+    assert kind_of(memory_bundle("b", files).host_read("n", "file:/x")) is MissingKind.UNPARSABLE
+
+
+def test_a_node_that_pods_name_and_no_list_has_is_unknown() -> None:
+    files = bundle_builders.files(asked={"api": ["nodes", "pods"], "host": {"gpu-0": []}})
+    files["cluster/nodes.json"] = bundle_builders.listed()
+    (view,) = Cluster(memory_bundle("b", files)).nodes.value  # type: ignore[union-attr]  # it is seen
+    assert kind_of(view.object) is MissingKind.ERROR
+
+
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no bundle\.json"):
         open_bundle(tmp_path)

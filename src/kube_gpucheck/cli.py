@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import datetime
 import enum
+import io
 import os
 import shutil
 import sys
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from kube_gpucheck.evidence import Bundle, Cluster
     from kube_gpucheck.simulate.scenario import Library
 
-Choice = TypeVar("Choice", bound=enum.Enum)
+Member = TypeVar("Member", bound=enum.Enum)
 EXIT_ERROR: Final = 3
 _LATER_OPTIONS: Final = frozenset({
     "--profile", "--simulate", "--host", "--context", "--kubeconfig", "--pod", "--probe", "--active",
     "--wait", "--timeout", "--plan", "--html", "--markdown", "--bundle", "--redact",
 })  # fmt: skip
+_ASCII: Final = {"✓": "ok", "✗": "FAULT", "·": "-", "…": "..."}
 _LATER_COMMANDS: Final = ("collect", "show", "diff", "serve", "cleanup", "report")
 
 _DESCRIPTION: Final = """\
@@ -66,6 +68,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status. Writes to standard output and error, and the files asked for."""
+    _prepare_streams()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except UsageError as error:
@@ -77,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
+    except OSError as error:
+        print(f"gpucheck: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("gpucheck: interrupted", file=sys.stderr)
         return EXIT_ERROR
@@ -84,6 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print("gpucheck: this is a defect of gpucheck; please report the lines above", file=sys.stderr)
         return EXIT_ERROR
+
+
+def _prepare_streams() -> None:
+    """Let a stream that is closed swallow what is written, and one of few letters replace what it lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -157,7 +173,6 @@ def _parser() -> _Parser:
     chosen.add_argument(
         "-k",
         dest="expression",
-        default="",
         metavar="EXPR",
         help="ids or words, joined with and, or, not: 'PLG-005 or driver'",
     )
@@ -226,6 +241,14 @@ def _run(options: argparse.Namespace) -> int:
     fail_on = _choice("--fail-on", options.fail_on, Severity)
     layers = tuple(_choice("--layer", name, Layer) for name in options.layer)
     nodes = tuple(dict.fromkeys(name for given in options.node for name in given.split(",") if name))
+    for name, given in (
+        ("-k", options.expression),
+        ("--from", options.origin),
+        *(("--node", one) for one in options.node),
+    ):
+        if given is not None and not given.strip(", "):
+            msg = f"{name} '': empty; leave the option out, or give it a value"
+            raise UsageError(msg)
     if options.origin is None:
         way_out = "try 'gpucheck run --from tutorial/06-plugin-undesired', or give a bundle"
         msg = f"no evidence was named: this release does not read live clusters yet; {way_out}"
@@ -235,28 +258,34 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(msg)
 
     from kube_gpucheck import diagnose, runner  # noqa: PLC0415  --help pays for none of these
-    from kube_gpucheck.diagnose.conclusion import conclude  # noqa: PLC0415  likewise
+    from kube_gpucheck.diagnose.conclusion import Choice, conclude  # noqa: PLC0415  likewise
     from kube_gpucheck.evidence import Cluster  # noqa: PLC0415  likewise
 
     with _bundle(options.origin) as bundle:
         said = {
             "node": ",".join(nodes),
             "expect-gpu-nodes": "" if options.expect_gpu_nodes is None else str(options.expect_gpu_nodes),
+            "k": options.expression or "",
+            "layer": ",".join(layer.value for layer in layers),
+            "fail-on": fail_on.value,
+            "allow-unknown": "yes" if options.allow_unknown else "",
         }
         cluster = Cluster(bundle.with_options({name: value for name, value in said.items() if value}))
         _verify_nodes(nodes, cluster)
-        results = runner.judge(cluster, expression=options.expression, layers=layers, nodes=nodes, extra=options.checks)
+        narrowed = bool(options.expression or layers)
+        chosen = runner.select(options.expression or "", layers, options.checks) if narrowed else None
+        results = runner.judge(cluster, nodes=nodes, extra=options.checks)
         diagnosis = diagnose.diagnose(results, cluster, _catalogue(), fail_on=fail_on)
-        run = conclude(
-            results,
-            cluster,
-            diagnosis,
+        scope = [f"{name} {said[name]}" for name in ("layer", "k", "node") if said[name]]
+        choice = Choice(
             fail_on=fail_on,
             allow_unknown=options.allow_unknown,
-            finished=datetime.datetime.now(datetime.timezone.utc),
-            tool_version=kube_gpucheck.__version__,
+            selected=chosen,
+            scope="judged: " + ", ".join(scope) if scope else "",
             later=_LATER_OPTIONS,
         )
+        finished = datetime.datetime.now(datetime.timezone.utc)
+        run = conclude(results, cluster, diagnosis, choice, finished=finished, tool_version=kube_gpucheck.__version__)
     if options.junit is not None:
         from kube_gpucheck.report import junit  # noqa: PLC0415  only where asked for
 
@@ -373,8 +402,8 @@ def _bundle(origin: str) -> "Iterator[Bundle]":
     from kube_gpucheck.evidence.bundle import open_bundle  # noqa: PLC0415  --help pays for none of these
 
     library = _library()
-    if Path(origin).exists() or not library.has(origin):
-        if not Path(origin).exists():
+    if _exists(origin) or not library.has(origin):
+        if not _exists(origin):
             msg = f"'{origin}' is neither a bundle's path nor a scenario; 'gpucheck list scenarios' shows the scenarios"
             raise UsageError(msg)
         yield open_bundle(Path(origin))
@@ -383,6 +412,14 @@ def _bundle(origin: str) -> "Iterator[Bundle]":
         folder = Path(scratch) / "bundle"
         library.save(origin, folder)
         yield open_bundle(folder)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError) as error:
+        msg = f"--from {path}: {getattr(error, 'strerror', None) or error}; name a path that can be read"
+        raise UsageError(msg) from error
 
 
 def _library() -> "Library":
@@ -412,7 +449,7 @@ def _verify_nodes(names: tuple[str, ...], cluster: "Cluster") -> None:
             raise UsageError(msg)
 
 
-def _choice(option: str, given: str, kind: type[Choice]) -> Choice:
+def _choice(option: str, given: str, kind: type[Member]) -> Member:
     try:
         return kind(given)
     except ValueError:
@@ -435,5 +472,10 @@ def _width() -> int:
 def _print(text: str) -> None:
     """Print a report; a character that the terminal's encoding lacks is replaced, never a crash."""
     encoding = sys.stdout.encoding or "utf-8"
+    try:
+        "✓✗·…".encode(encoding)
+    except UnicodeEncodeError:
+        for mark, word in _ASCII.items():
+            text = text.replace(mark, word)
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()

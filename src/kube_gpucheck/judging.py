@@ -115,6 +115,11 @@ def check(
         if not IDENTIFIER.fullmatch(identifier):
             msg = f"{where}: '{identifier}' is no check id; write three capitals, a hyphen and three digits ('ABC-001')"
             raise DefinitionError(msg)
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            msg = (
+                f"{where} ({identifier}): a coroutine or generator, whose body would never run; write a plain function"
+            )
+            raise DefinitionError(msg)
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != 1:
             msg = f"{where} ({identifier}): {len(parameters)} parameters, expected one: its subject ('node: Node')"

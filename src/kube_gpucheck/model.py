@@ -117,7 +117,7 @@ class SubjectKind(enum.Enum):
     TARGET = "target"
 
 
-class Subject(msgspec.Struct, frozen=True, order=True):
+class Subject(msgspec.Struct, frozen=True):
     """The name of what was judged.
 
     `node` is the node that a GPU, pod or target is on, `None` while a pod is not scheduled.
@@ -128,6 +128,11 @@ class Subject(msgspec.Struct, frozen=True, order=True):
     name: str
     namespace: str | None = None
     node: str | None = None
+
+    @property
+    def place(self) -> tuple[int, str, str, str]:
+        """Where it stands in a list: by kind, namespace, name, node."""
+        return tuple(SubjectKind).index(self.kind), self.namespace or "", self.name, self.node or ""
 
     def __str__(self) -> str:
         """Return the subject as a reader would type it."""
@@ -353,6 +358,8 @@ class Run(msgspec.Struct, frozen=True):
     diagnosis: Diagnosis
     results: tuple[CheckResult, ...]
     missing: tuple[MissingEvidence, ...]
+    scope: str = ""
+    """What the run was narrowed to, in the reader's words; empty where everything was asked for."""
     layers_not_installed: Mapping[Layer, str] = {}
     """Layers in which every check is not-applicable, with the fact that says so."""
 

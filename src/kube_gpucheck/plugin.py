@@ -196,7 +196,7 @@ def judge(check: Check, cluster: Cluster, only_nodes: frozenset[str]) -> CheckRe
 
 def _call(info: CheckInfo, subject: Subject, function: Callable[[Any], None], view: object) -> Judgement | None:
     try:
-        function(view)
+        answer: object = function(view)  # type: ignore[func-returns-value]  # a user's check may return anything
     except Unknown as unknown:
         return _verdict(info, subject, unknown.missing, unknown.what)
     except Fault as found:
@@ -206,8 +206,11 @@ def _call(info: CheckInfo, subject: Subject, function: Callable[[Any], None], vi
         )
     except NotApplicable as reason:
         return Judgement(info.id, subject, Outcome.NOT_APPLICABLE, info.severity, reason=str(reason))
-    except Exception:  # noqa: BLE001  a check's crash is our defect and must not take the run with it
+    except (Exception, SystemExit, pytest.skip.Exception, pytest.exit.Exception):  # noqa: BLE001  a check's crash must not take the run with it
         return Judgement(info.id, subject, Outcome.BROKEN, Severity.CRITICAL, reason=traceback.format_exc())
+    if answer is not None:
+        words = f"TypeError: the check returned {answer!r}; a check ends, or calls fault() or not_applicable()"
+        return Judgement(info.id, subject, Outcome.BROKEN, Severity.CRITICAL, reason=words)
     return None
 
 

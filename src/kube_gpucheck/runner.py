@@ -43,30 +43,36 @@ class _Recorder:
             self.refused.append(f"{node.path}: {origin if kind == 'DefinitionError' else f'{kind}: {origin}'}")
 
 
-def judge(
-    cluster: Cluster,
-    *,
-    expression: str = "",
-    layers: tuple[Layer, ...] = (),
-    nodes: tuple[str, ...] = (),
-    extra: Path | None = None,
-) -> tuple[CheckResult, ...]:
-    """Return what the selected checks say of the evidence, in order of layer and id.
+def judge(cluster: Cluster, *, nodes: tuple[str, ...] = (), extra: Path | None = None) -> tuple[CheckResult, ...]:
+    """Return what every check says of the evidence, in order of layer and id; of these nodes alone, if named.
 
-    `expression` is pytest's -k; `extra` a folder of the user's own checks.
+    `extra` is a folder of the user's own checks.
 
     Raises:
         CheckDefinitionError: a check is declared wrongly or cannot be imported.
-        UsageError: nothing was selected, or the expression is none.
         GpucheckError: pytest ended otherwise than its checks can explain.
     """
     recorder = _Recorder(cluster)
-    _run(recorder, _selection(expression, layers, nodes), expression, extra)
+    _run(recorder, [f"--gpucheck-node={node}" for node in nodes], extra)
     if len(recorder.results) != len(recorder.selected):
         count = f"{len(recorder.selected)} checks were selected and {len(recorder.results)} answered"
         msg = f"{count}; this is a defect of gpucheck"
         raise GpucheckError(msg)
     return tuple(recorder.results)
+
+
+def select(expression: str, layers: tuple[Layer, ...], extra: Path | None = None) -> frozenset[str]:
+    """Return the ids of the checks that an expression (pytest's -k) and layers choose.
+
+    Raises:
+        CheckDefinitionError: a check is declared wrongly or cannot be imported.
+        UsageError: none is chosen, or the expression is none.
+    """
+    recorder = _Recorder(_NO_EVIDENCE)
+    options = [f"--gpucheck-layer={layer.value}" for layer in layers]
+    said = " ".join([f"--layer {layer.value}" for layer in layers] + ([f"-k '{expression}'"] if expression else []))
+    _run(recorder, ["--collect-only", *options, *(["-k", expression] if expression else [])], extra, said)
+    return frozenset(info.id for info in recorder.selected)
 
 
 def list_checks(extra: Path | None = None) -> tuple[CheckInfo, ...]:
@@ -76,7 +82,7 @@ def list_checks(extra: Path | None = None) -> tuple[CheckInfo, ...]:
         CheckDefinitionError: a check is declared wrongly or cannot be imported.
     """
     recorder = _Recorder(_NO_EVIDENCE)
-    _run(recorder, ["--collect-only"], "", extra)
+    _run(recorder, ["--collect-only"], extra)
     return recorder.selected
 
 
@@ -84,17 +90,15 @@ _NO_EVIDENCE: Any = object()
 """What stands for the evidence while checks are only listed; no check is called."""
 
 
-def _selection(expression: str, layers: tuple[Layer, ...], nodes: tuple[str, ...]) -> list[str]:
-    chosen = [f"--gpucheck-layer={layer.value}" for layer in layers] + [f"--gpucheck-node={node}" for node in nodes]
-    return [*chosen, "-k", expression] if expression else chosen
-
-
-def _run(recorder: _Recorder, options: list[str], expression: str, extra: Path | None) -> None:
+def _run(recorder: _Recorder, options: list[str], extra: Path | None, said: str = "") -> None:
     import pytest  # noqa: PLC0415  0.2 s that --help and explain do not pay
 
     suite = assets.folder("conformance")
     if extra is not None and not extra.is_dir():
         msg = f"--checks {extra}: no such folder; name a folder with check_*.py files"
+        raise UsageError(msg)
+    if extra is not None and not any(extra.rglob("check_*.py")):
+        msg = f"--checks {extra}: no check_*.py in it; a user's checks stand in files of that name"
         raise UsageError(msg)
     arguments = [
         *([str(suite)] if extra is None else [str(suite), str(extra)]),
@@ -118,13 +122,10 @@ def _run(recorder: _Recorder, options: list[str], expression: str, extra: Path |
         case pytest.ExitCode.OK | pytest.ExitCode.TESTS_FAILED:
             return
         case pytest.ExitCode.NO_TESTS_COLLECTED:
-            chosen = " ".join(option for option in options if option != "--collect-only")
-            msg = f"no check is selected by '{chosen}'; 'gpucheck list checks' shows ids and layers"
+            msg = f"no check is selected by {said or 'anything'}; 'gpucheck list checks' shows ids and layers"
             raise UsageError(msg)
         case pytest.ExitCode.USAGE_ERROR:
-            msg = (
-                f"-k '{expression}': not an expression; write ids or words joined with and, or, not ('PLG-005 or RTC')"
-            )
+            msg = f"{said}: not an expression; write ids or words joined with and, or, not ('PLG-005 or RTC')"
             raise UsageError(msg)
         case pytest.ExitCode.INTERRUPTED:
             raise KeyboardInterrupt

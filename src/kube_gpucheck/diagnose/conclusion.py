@@ -9,6 +9,7 @@ from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.model import (
     EXIT_STATUS,
     CheckResult,
+    DiagnosedCause,
     Diagnosis,
     GpuNodes,
     Layer,
@@ -22,22 +23,38 @@ from kube_gpucheck.model import (
 )
 
 
+class Choice(msgspec.Struct, frozen=True):
+    """What the user chose of a run.
+
+    `selected` are the chosen checks (None: all), `scope` says how they were chosen: everything is judged, since a
+    cause is found among all layers, and only what was chosen is shown and counts. `later` are options that this
+    release refuses: where one would ask for evidence, the report says so.
+    """
+
+    fail_on: Severity = Severity.MAJOR
+    allow_unknown: bool = False
+    selected: frozenset[str] | None = None
+    scope: str = ""
+    later: frozenset[str] = frozenset()
+
+
 def conclude(
     results: tuple[CheckResult, ...],
     cluster: Cluster,
     diagnosis: Diagnosis,
+    choice: Choice,
     *,
-    fail_on: Severity,
-    allow_unknown: bool,
     finished: datetime.datetime,
     tool_version: str,
-    later: frozenset[str] = frozenset(),
 ) -> Run:
-    """Return the whole run: its verdict, its denominator, and which layers are not installed.
-
-    `later` are options that this release refuses: where one would ask for evidence, the report says so.
-    """
-    verdict = judge_run(results, fail_on=fail_on, allow_unknown=allow_unknown)
+    """Return the whole run: its verdict, its denominator, and which layers are not installed."""
+    scope, fail_on = choice.scope, choice.fail_on
+    if choice.selected is not None:
+        results = tuple(result for result in results if result.info.id in choice.selected)
+        diagnosis = _narrowed(diagnosis, choice.selected)
+    if isinstance(cluster.items("nodes"), Missing) and "nodes" not in cluster.bundle.manifest.asked.api:
+        scope = "; ".join(filter(None, (scope, "no cluster was looked at")))
+    verdict = judge_run(results, fail_on=fail_on, allow_unknown=choice.allow_unknown)
     manifest = cluster.bundle.manifest
     first = next((cause.id for cause in diagnosis.causes if cause.severity.at_least(fail_on)), None)
     return Run(
@@ -58,10 +75,23 @@ def conclude(
         first_cause=first,
         nodes=_gpu_nodes(results, cluster),
         diagnosis=diagnosis,
-        results=tuple(_with_honest_options(result, later) for result in results),
+        results=tuple(_with_honest_options(result, choice.later) for result in results),
         missing=manifest.missing,
+        scope=scope,
         layers_not_installed=_not_installed(results),
     )
+
+
+def _narrowed(diagnosis: Diagnosis, selected: frozenset[str]) -> Diagnosis:
+    """Return the diagnosis of the chosen checks' findings: the causes that explain one of their faults."""
+    findings = tuple(one for one in diagnosis.findings if one.check.id in selected)
+    causes: list[DiagnosedCause] = []
+    for cause in diagnosis.causes:
+        mine = [one for one in findings if one.cause == cause.id and one.judgement.outcome is Outcome.FAULT]
+        if mine:
+            worst = min((one.judgement.severity for one in mine), key=lambda severity: severity.rank)
+            causes.append(msgspec.structs.replace(cause, severity=worst))
+    return Diagnosis(tuple(causes), diagnosis.candidates, findings)
 
 
 def _with_honest_options(result: CheckResult, later: frozenset[str]) -> CheckResult:

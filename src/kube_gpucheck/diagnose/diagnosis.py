@@ -53,14 +53,6 @@ def _rank(match: _Match) -> tuple[bool, int]:
     return not match.unknown, match.score
 
 
-def _place(subject: Subject) -> tuple[int, str, str, str]:
-    """Return where a subject stands in a list: by kind, namespace, name, node."""
-    return _KINDS.index(subject.kind), subject.namespace or "", subject.name, subject.node or ""
-
-
-_KINDS = tuple(SubjectKind)
-
-
 def diagnose(results: Iterable[CheckResult], cluster: Cluster, catalogue: Catalogue, *, fail_on: Severity) -> Diagnosis:
     """Return the diagnosis of a run: causes, the first to mend first, and every finding with its place."""
     return _Diagnostician(Judgements(results, Relations(cluster)), cluster, catalogue, fail_on).run()
@@ -104,7 +96,12 @@ class _Diagnostician:
         findings = tuple(self._finding(key, owner) for key in self._findings)
         named = {cause.id for cause in causes}
         open_questions = tuple(
-            Candidate(cause.id, cause.title, tuple(sorted(set(subjects), key=_place)), tuple(dict.fromkeys(unknown)))
+            Candidate(
+                cause.id,
+                cause.title,
+                tuple(sorted(set(subjects), key=lambda subject: subject.place)),
+                tuple(dict.fromkeys(unknown)),
+            )
             for cause, subjects, unknown in candidates.values()
             if cause.id not in named
         )
@@ -248,7 +245,7 @@ class _Diagnostician:
                 not self._is_root(key),
                 self._judgements.infos[key[0]].layer.position,
                 key[0],
-                _place(key[1]),
+                key[1].place,
             )
         )
         best = max((chosen[key] for key in heads), key=lambda match: match.score)
@@ -262,13 +259,13 @@ class _Diagnostician:
             title=cause.title,
             layer=cause.position,
             severity=severity,
-            subjects=tuple(sorted({subject for _, subject in heads}, key=_place)),
+            subjects=tuple(sorted({subject for _, subject in heads}, key=lambda subject: subject.place)),
             explains=tuple(dict.fromkeys(check for check, _ in keys)),
             seen=tuple(dict.fromkeys(self._findings[key].seen for key in heads)),
             signs_for=tuple(str(sign) for sign in best.spoke),
             signs_against=(),
-            remedy=self._remedy(cause, sorted({subject for _, subject in heads}, key=_place)),
-            then=f"gpucheck run -k {cause.proves}",
+            remedy=self._remedy(cause, sorted({subject for _, subject in heads}, key=lambda subject: subject.place)),
+            then=f"gather the evidence again; gpucheck run --from NEW -k {self._proof(cause, heads)}",
             interrupts=cause.interrupts,
             references=cause.references,
             gpu_nodes=blocked,
@@ -287,6 +284,10 @@ class _Diagnostician:
             if len(found) == 1:
                 steps = tuple(re.sub(rf"\b{word}\b", found[0], step) for step in steps)
         return steps
+
+    def _proof(self, cause: Cause, heads: list[Key]) -> str:
+        """Return the check that proves the cure: the catalogue's where it is built, else the one that faulted."""
+        return cause.proves if cause.proves in self._judgements.infos else heads[0][0]
 
     def _blocked(self, faults: list[Judgement]) -> tuple[str, ...]:
         """Return the GPU nodes on which these faults keep GPU work from running.

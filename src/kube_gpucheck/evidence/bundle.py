@@ -269,9 +269,13 @@ class Bundle:
 
     def _host(self, node: str) -> Reading[HostRecord]:
         if node not in self._hosts:
-            self._hosts[node] = self._document(
+            record: Reading[HostRecord] = self._document(
                 f"nodes/{node}/host.json", HostRecord, asked=True, evidence="host", node=node
             )
+            if isinstance(record, Seen) and record.value.format != HOST_FORMAT:
+                reason = f"nodes/{node}/host.json: format {record.value.format}, this gpucheck reads {HOST_FORMAT}"
+                record = Missing(MissingKind.UNPARSABLE, f"{reason}; upgrade gpucheck", f"nodes/{node}/host.json")
+            self._hosts[node] = record
         return self._hosts[node]
 
     def _bytes(self, path: str, *, asked: bool, evidence: str, node: str | None, option: str | None) -> Reading[bytes]:
@@ -340,10 +344,23 @@ def read_manifest(store: Store) -> Manifest:
         if number != BUNDLE_FORMAT:
             msg = f"{store.name}/bundle.json: format {number}, this gpucheck reads {BUNDLE_FORMAT}; upgrade gpucheck"
             raise BundleError(msg)
-        return msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{store.name}/bundle.json: {error}; the format is described in docs/bundle.md"
         raise BundleError(msg) from error
+    if manifest.provenance not in _PROVENANCES and not manifest.provenance.startswith("imported:"):
+        expected = f"expected {', '.join(sorted(_PROVENANCES))} or imported:<kind>"
+        msg = f"{store.name}/bundle.json: provenance is '{manifest.provenance}', {expected}"
+        raise BundleError(msg)
+    if manifest.run.gathered_at.tzinfo is None or manifest.run.started.tzinfo is None:
+        msg = (
+            f"{store.name}/bundle.json: run.started and run.gathered_at need a zone; write them as 2026-11-24T00:13:31Z"
+        )
+        raise BundleError(msg)
+    return manifest
+
+
+_PROVENANCES: Final = frozenset({"live", "recorded", "hand-made", "generated"})
 
 
 class _FormatOnly(msgspec.Struct):

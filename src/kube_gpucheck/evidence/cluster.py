@@ -105,13 +105,16 @@ class Cluster:
                 )
         for name in self.bundle.hosts:
             if name not in views:
-                absent = (
-                    listed
-                    if isinstance(listed, Missing)
-                    else Missing(MissingKind.NOT_ASKED, f"no Node object is called '{name}'", "cluster/nodes.json")
-                )
-                views[name] = Node(self, name, absent)
+                views[name] = Node(self, name, listed if isinstance(listed, Missing) else self._unlisted(name))
         return tuple(views[name] for name in sorted(views))
+
+    def _unlisted(self, name: str) -> Missing:
+        """Say why a host has no Node object: it is none of the cluster's, or its object is lost, for pods name it."""
+        pods = self.objects("pods")
+        if isinstance(pods, Seen) and any(one.spec.node_name == name for one in pods.value):
+            reason = f"pods are bound to node '{name}', which is not in the list of nodes"
+            return Missing(MissingKind.ERROR, reason, "cluster/nodes.json")
+        return Missing(MissingKind.NOT_ASKED, f"no Node object is called '{name}'", "cluster/nodes.json")
 
     @derived
     def gpu_nodes(self) -> tuple[Node, ...]:
@@ -184,8 +187,12 @@ class Cluster:
 
     @derived
     def runtime_classes(self) -> tuple[documents.RuntimeClassDocument, ...]:
-        """All RuntimeClasses, in the API's order."""
-        return need(self.objects("runtimeclasses.node.k8s.io"))
+        """All RuntimeClasses, in the API's order; missing where one of them could not be read."""
+        items = need(self.items("runtimeclasses.node.k8s.io"))
+        for bad in items.bad if items else ():
+            reason = f"RuntimeClass '{bad.name}': {bad.reason}"
+            need(Missing(_UNPARSABLE, reason, "cluster/runtimeclasses.node.k8s.io.json"))
+        return items.good if items else ()
 
     @derived
     def node_leases(self) -> dict[str, documents.LeaseDocument]:

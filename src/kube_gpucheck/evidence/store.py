@@ -18,6 +18,7 @@ MAX_FILE_BYTES: Final = 512 * 2**20
 """The largest file that is read. 5,000 full nodes are 84 MB (MEASURED: 16.8 KB a node)."""
 MAX_TOTAL_BYTES: Final = 2**31
 """The most that an archive may unfold into."""
+_CHUNK: Final = 2**20
 MAX_MEMBERS: Final = 200_000
 """The most members that an archive may have."""
 
@@ -141,6 +142,8 @@ def open_archive(path: Path) -> MemoryStore:
                     raise BundleError(msg)
                 content = archive.extractfile(member)
                 files[name] = content.read() if content else b""
+            while archive.fileobj is not None and archive.fileobj.read(_CHUNK):
+                pass  # to its end, where gzip keeps length and checksum
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         msg = f"{path}: not a whole .tar.gz ({error}); get the archive anew"
         raise BundleError(msg) from error

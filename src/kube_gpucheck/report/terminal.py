@@ -63,7 +63,7 @@ _LAYER_WIDTH: Final = max(len(layer.value) for layer in Layer) + 2
 # broken at the end of a line without a backslash runs by half when it is pasted.
 _PROGRAMS: Final = (
     "apt|apt-get|containerd|crictl|ctr|dkms|dnf|gpucheck|helm|journalctl|k3s|kubectl|ldconfig|modprobe|"
-    "nvidia-ctk|nvidia-smi|rke2|sudo|systemctl|yum|zypper"
+    "nvidia-ctk|nvidia-smi|printf|rke2|sudo|systemctl|yum|zypper"
 )
 _COMMAND: Final = re.compile(rf"(?:{_PROGRAMS}) [^,;\n]*[^,;.\n]")
 _REMARK: Final = re.compile(r" {3}\((.+)\)$", re.DOTALL)  # how the catalogue sets a remark apart from a command
@@ -388,8 +388,8 @@ class _Report:
         self._write_title(f"Also seen, below {run.fail_on.value}")
         for cause in run.lesser_causes[: self._most]:
             self._write_cause_briefly(cause)
-            if self._verbose:
-                self.page.label("seen", [self._fact(fact) for fact in cause.seen[: self._most]], indent=5)
+            most = self._most if self._verbose else 1
+            self.page.label("seen", [self._fact(fact) for fact in cause.seen[:most]], indent=5)
             self.page.steps("do", cause.remedy, indent=5)
         for findings in groups[: self._most]:
             self._write_findings(findings, indent=5, brief=not self._verbose)
@@ -412,7 +412,7 @@ class _Report:
             words = Text(self._fact(reason) or "no reason was given")
             self.page.write(words, indent=2, lead=_styled("? ", "yellow"))
             checks = sorted({one.check for one in judgements})
-            subjects = sorted({one.subject for one in judgements})
+            subjects = sorted({one.subject for one in judgements}, key=lambda subject: subject.place)
             named = names_phrase(checks, len(checks) if self._verbose else 6)
             self.page.write(
                 _styled(f"{count_of(len(checks), 'check')}: {named} · on {subjects_phrase(subjects)}", "dim"),

@@ -129,7 +129,8 @@ def last_line(traceback: str) -> str:
 def _conforming(run: Run) -> str:
     unknown = sum(result.count(Outcome.UNKNOWN) > 0 for result in run.results)
     lesser = sum(bool(result.faults) for result in run.results)
-    sentence = "Nothing was found that keeps GPU work from running"
+    scope = f" ({one_line(run.scope)})" if run.scope else ""
+    sentence = f"Nothing was found that keeps GPU work from running{scope}"
     if lesser:
         sentence += f"; {count_of(lesser, 'check')} with a fault below {run.fail_on.value}"
     if unknown:
