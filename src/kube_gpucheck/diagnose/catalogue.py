@@ -51,7 +51,7 @@ class Sign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSign | None = None
     event: EventSign | None = None
     fact: str | None = None
-    any: tuple["Sign", ...] | None = None
+    any: "tuple[Sign, ...] | None" = None
     weight: int = 1
 
     @property

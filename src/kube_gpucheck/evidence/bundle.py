@@ -78,7 +78,7 @@ class Read(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     text: str | None = None
-    entries: tuple["Entry", ...] | None = None
+    entries: "tuple[Entry, ...] | None" = None
     code: int | None = None
     value: Any = None
     absent: bool = False
