@@ -58,7 +58,7 @@ def test_what_is_no_line_of_ls_is_no_entry(line: str) -> None:
 def test_folders_and_those_that_are_not_there_are_told_apart() -> None:
     text = (
         "ls: cannot access '/etc/cdi': No such file or directory\n"
-        "ls: cannot open directory '/root/x': Permission denied\n"
+        "ls: cannot open directory '/srv/x': Permission denied\n"
         "/var/run/cdi:\ntotal 8\n"
         "drwxr-xr-x 2 root root 4096 Nov 24 00:12 .\n"
         "drwxr-xr-x 9 root root 4096 Nov 24 00:12 ..\n"
@@ -68,7 +68,7 @@ def test_folders_and_those_that_are_not_there_are_told_apart() -> None:
 
     assert dump.reads == {
         "list:/etc/cdi": Read(absent=True),
-        "list:/root/x": Read(error="EACCES"),
+        "list:/srv/x": Read(error="EACCES"),
         "list:/var/run/cdi": Read(entries=()),
     }
     assert dump.whole
