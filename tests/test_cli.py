@@ -220,6 +220,17 @@ def test_everything_missing_is_unknown_check_by_check(capsys: pytest.CaptureFixt
     assert [check["id"] for check in json.loads(out)["checks"] if check["pass"] or check["fault"]] == []
 
 
+def test_a_recording_is_not_written_into(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = said(capsys, "import", str(tmp_path), "-o", str(tmp_path / "bundle"))
+    assert (status, "inside the recording" in err) == (2, True)
+
+
+def test_a_file_is_no_recording(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "archive.tar.gz").write_bytes(b"x")
+    status, _, err = said(capsys, "import", str(tmp_path / "archive.tar.gz"), "-o", str(tmp_path / "bundle"))
+    assert (status, "a file; unpack it first" in err) == (2, True)
+
+
 def test_a_broken_pipe_is_no_traceback(bundle: Path) -> None:
     line = f"{sys.executable} -m kube_gpucheck list checks | true"
     done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, cwd=bundle)

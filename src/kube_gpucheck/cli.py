@@ -10,6 +10,7 @@ import datetime
 import enum
 import io
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -314,7 +315,11 @@ def _import(options: argparse.Namespace) -> int:
         msg = f"--as {options.kind}: unknown kind; this release imports '{recording.KIND}'"
         raise UsageError(msg)
     if not options.archive.is_dir():
-        msg = f"{options.archive}: no such folder; give the folder of a recording"
+        seen = "a file; unpack it first" if _exists(str(options.archive)) else "no such folder"
+        msg = f"{options.archive}: {seen}; give the folder of a recording"
+        raise UsageError(msg)
+    if options.output.resolve().is_relative_to(options.archive.resolve()):
+        msg = f"-o {options.output}: inside the recording, which must stay as it is; name a folder elsewhere"
         raise UsageError(msg)
     if options.kind is None and not recording.recognise(options.archive):
         seen = "not a recording (no objects.json with kubectl lists, no host dumps)"
@@ -323,7 +328,9 @@ def _import(options: argparse.Namespace) -> int:
     manifest, files = recording.import_recording(options.archive, name=None)
     write_bundle(options.output, manifest, files)
     lost = f", {len(manifest.missing)} could not be had when it was recorded" if manifest.missing else ""
-    _print(f"{options.output}: {len(files)} files of evidence{lost}\nnext: gpucheck run --from {options.output}\n")
+    _print(
+        f"{options.output}: {len(files)} files of evidence{lost}\nnext: gpucheck run --from {shlex.quote(str(options.output))}\n"
+    )
     return 0
 
 
@@ -418,7 +425,7 @@ def _exists(path: str) -> bool:
     try:
         return Path(path).exists()
     except (OSError, ValueError) as error:
-        msg = f"--from {path}: {getattr(error, 'strerror', None) or error}; name a path that can be read"
+        msg = f"{path}: {getattr(error, 'strerror', None) or error}; name a path that can be read"
         raise UsageError(msg) from error
 
 
