@@ -328,9 +328,8 @@ def _import(options: argparse.Namespace) -> int:
     manifest, files = recording.import_recording(options.archive, name=None)
     write_bundle(options.output, manifest, files)
     lost = f", {len(manifest.missing)} could not be had when it was recorded" if manifest.missing else ""
-    _print(
-        f"{options.output}: {len(files)} files of evidence{lost}\nnext: gpucheck run --from {shlex.quote(str(options.output))}\n"
-    )
+    following = f"gpucheck run --from {shlex.quote(str(options.output))}"
+    _print(f"{options.output}: {len(files)} files of evidence{lost}\nnext: {following}\n")
     return 0
 
 
