@@ -7,7 +7,7 @@ The format is DESIGN.md's, number 1. Only `asked` decides between unknown and no
 import datetime
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -474,22 +474,3 @@ def _bad_item(raw: msgspec.Raw, place: int, reason: str) -> BadItem:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         named = _NameOnly()
     return BadItem(named.name or f"item {place}", named.namespace, reason)
-
-
-def merge_asked(parts: Iterable[Asked]) -> Asked:
-    """Return everything that any of the parts asked for, in order, once."""
-    api: dict[str, None] = {}
-    logs: dict[str, None] = {}
-    telemetry: dict[str, None] = {}
-    workload: dict[str, None] = {}
-    host: dict[str, dict[str, None]] = {}
-    for part in parts:
-        api.update(dict.fromkeys(part.api))
-        logs.update(dict.fromkeys(part.logs))
-        telemetry.update(dict.fromkeys(part.telemetry))
-        workload.update(dict.fromkeys(part.workload))
-        for node, keys in part.host.items():
-            host.setdefault(node, {}).update(dict.fromkeys(keys))
-    return Asked(
-        tuple(api), tuple(logs), {node: tuple(keys) for node, keys in host.items()}, tuple(telemetry), tuple(workload)
-    )

@@ -5,8 +5,7 @@ What the lists mean layer by layer stands in the sections (`stack`, `runtime`, `
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kube_gpucheck.evidence import documents
 from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord, Items, decode_items
@@ -19,6 +18,8 @@ from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.stack import Stack
 from kube_gpucheck.evidence.telemetry import Telemetry
 from kube_gpucheck.model import THE_CLUSTER, Missing, MissingKind, Reading, Seen, Subject
+
+View = TypeVar("View", Pod, DaemonSet)
 
 KINDS: Final[dict[str, type[Any]]] = {
     "nodes": documents.NodeDocument,
@@ -129,17 +130,7 @@ class Cluster:
     @derived
     def pods(self) -> tuple[Pod, ...]:
         """All pods, in order of namespace and name; a malformed one has no object."""
-        views = [
-            Pod(self, one.metadata.namespace or "default", one.metadata.name, Seen(one))
-            for one in need(self.objects("pods"))
-        ]
-        items = need(self.items("pods"))
-        for bad in items.bad if items else ():
-            reason = f"pod '{bad.namespace}/{bad.name}': {bad.reason}"
-            views.append(
-                Pod(self, bad.namespace or "default", bad.name, Missing(_UNPARSABLE, reason, "cluster/pods.json"))
-            )
-        return tuple(sorted(views, key=lambda pod: (pod.namespace, pod.name)))
+        return self._namespaced("pods", "pod", Pod)
 
     @derived
     def readable_pods(self) -> tuple[Pod, ...]:
@@ -168,21 +159,18 @@ class Cluster:
     @derived
     def daemonsets(self) -> tuple[DaemonSet, ...]:
         """All DaemonSets, in order of namespace and name; a malformed one has no object."""
-        views = [
-            DaemonSet(self, one.metadata.namespace or "default", one.metadata.name, Seen(one))
-            for one in need(self.objects("daemonsets.apps"))
-        ]
-        items = need(self.items("daemonsets.apps"))
-        for bad in items.bad if items else ():
-            reason = f"DaemonSet '{bad.namespace}/{bad.name}': {bad.reason}"
-            views.append(
-                DaemonSet(
-                    self,
-                    bad.namespace or "default",
-                    bad.name,
-                    Missing(_UNPARSABLE, reason, "cluster/daemonsets.apps.json"),
-                )
-            )
+        return self._namespaced("daemonsets.apps", "DaemonSet", DaemonSet)
+
+    def _namespaced(self, kind: str, noun: str, view: type[View]) -> tuple[View, ...]:
+        """Return the views of a namespaced kind, malformed objects among them."""
+        items = need(self.items(kind))
+        if items is None:
+            return ()
+        views = [view(self, one.metadata.namespace or "default", one.metadata.name, Seen(one)) for one in items.good]
+        for bad in items.bad:
+            reason = f"{noun} '{bad.namespace}/{bad.name}': {bad.reason}"
+            missing = Missing(_UNPARSABLE, reason, f"cluster/{kind}.json")
+            views.append(view(self, bad.namespace or "default", bad.name, missing))
         return tuple(sorted(views, key=lambda one: (one.namespace, one.name)))
 
     @derived
@@ -247,9 +235,3 @@ _UNPARSABLE: Final = MissingKind.UNPARSABLE
 def _moment(event: documents.EventDocument) -> float:
     seen = event.last_seen
     return seen.timestamp() if seen else 0.0
-
-
-def walk_containers(spec: documents.PodSpec) -> Iterator[documents.Container]:
-    """Yield init containers, then containers."""
-    yield from spec.init_containers or ()
-    yield from spec.containers
