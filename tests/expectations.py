@@ -16,7 +16,7 @@ import suite
 from kube_gpucheck import diagnose, runner
 from kube_gpucheck.diagnose.conclusion import Choice, conclude
 from kube_gpucheck.evidence import Cluster
-from kube_gpucheck.model import CheckResult, Outcome, Run, Severity, Subject
+from kube_gpucheck.model import CheckResult, Diagnosis, Outcome, Run, Severity, Subject
 
 EXPECTED: Final = suite.FIXTURES / "expected"
 LABELS: Final = EXPECTED / "labels.yaml"
@@ -65,6 +65,11 @@ def _catalogue() -> diagnose.Catalogue:
     return diagnose.load_catalogue({path.name: path.read_bytes() for path in sorted(CAUSES.glob("*.yaml"))})
 
 
+def diagnosis_of(results: tuple[CheckResult, ...], cluster: Cluster) -> Diagnosis:
+    """Return the diagnosis by the catalogue of the package."""
+    return diagnose.diagnose(results, cluster, _catalogue(), fail_on=FAIL_ON)
+
+
 def run_of(name: str) -> Run:
     """Return the whole run over a bundle or scenario, as `gpucheck run --from NAME` makes it.
 
@@ -76,7 +81,7 @@ def run_of(name: str) -> Run:
     return conclude(
         results,
         cluster,
-        diagnose.diagnose(results, cluster, _catalogue(), fail_on=FAIL_ON),
+        diagnosis_of(results, cluster),
         Choice(fail_on=FAIL_ON),
         finished=datetime.datetime.fromtimestamp(0, datetime.timezone.utc),
         tool_version="0",

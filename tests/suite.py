@@ -2,19 +2,20 @@
 
 import functools
 import importlib.util
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import msgspec
 
-from kube_gpucheck import assets
+from kube_gpucheck import assets, plugin  # noqa: TID251  tests call checks without pytest around them
 from kube_gpucheck.evidence import Bundle, Cluster
 from kube_gpucheck.evidence.bundle import HostRecord
 from kube_gpucheck.evidence.store import Store
 from kube_gpucheck.judging import Check
 from kube_gpucheck.model import CheckResult, Reading, Seen, Subject
-from kube_gpucheck.plugin import judge  # noqa: TID251  a test calls one check for one subject
 from kube_gpucheck.simulate.scenario import Library
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
@@ -56,12 +57,17 @@ def judge_one(check: Check, bundle: Bundle, subject: Subject | None = None) -> C
         return check.among(view) if check.among is not None else Seen(value=True)
 
     chosen = check if subject is None else msgspec.structs.replace(check, among=only)
-    return judge(chosen, Cluster(bundle), frozenset())
+    return plugin.judge(chosen, Cluster(bundle), frozenset())
 
 
 def judge_all(cluster: Cluster) -> tuple[CheckResult, ...]:
     """Return what `runner.judge` returns, without a run of pytest around it: a tenth of the time."""
-    return tuple(judge(check, cluster, frozenset()) for check in all_checks())
+    return judge_these(all_checks(), cluster)
+
+
+def judge_these(checks: Sequence[Check], cluster: Cluster) -> tuple[CheckResult, ...]:
+    """Return what these checks say of all their subjects."""
+    return plugin.judge_all(checks, cluster, frozenset())
 
 
 class _Without:
@@ -81,6 +87,10 @@ class _Without:
         record = msgspec.json.decode(content, type=HostRecord)
         left = {key: read for key, read in record.reads.items() if key != self._key}
         return msgspec.json.encode(msgspec.structs.replace(record, reads=left))
+
+    def open(self, path: str) -> BinaryIO | None:
+        content = self.read(path)
+        return None if content is None else io.BytesIO(content)
 
     def paths(self) -> Iterator[str]:
         return self._store.paths()

@@ -1,8 +1,10 @@
 """A bundle tells what was seen, what was not there, what could not be had, and what was never asked for."""
 
+import gc
 import io
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,20 @@ def test_an_archive_and_a_folder_hold_the_same_evidence(tmp_path: Path) -> None:
     assert one == other
 
 
+def test_an_archive_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    bundle = open_bundle(archive(tmp_path / "b.tar.gz", bundle_builders.files()))
+    assert isinstance(bundle.kind("pods"), Seen)
+    assert len(list(scratch.iterdir())) == 1
+    del bundle
+    gc.collect()
+    with pytest.raises(BundleError):
+        open_bundle(archive(tmp_path / "c.tar.gz", bundle_builders.files(), link="nodes/x"))
+    assert list(scratch.iterdir()) == []
+
+
 def test_only_asked_tells_unknown_from_not_asked() -> None:
     files = bundle_builders.files()
     del files["cluster/events.json"]
@@ -73,7 +89,7 @@ def test_one_malformed_item_loses_no_other() -> None:
     items = Cluster(memory_bundle("b", files)).items("pods")
     assert isinstance(items, Seen)
     assert items.value is not None
-    assert [one.metadata.name for one in items.value.good] == ["whole"]
+    assert [one.name for one in items.value.good] == ["whole"]
     assert [(one.name, "phase" in one.reason) for one in items.value.bad] == [("broken", True)]
 
 

@@ -388,7 +388,9 @@ def test_a_leftover_is_not_offered() -> None:
     pods = Cluster(suite.LIBRARY.build("recorded/gpu-exhausted")).pods
     assert isinstance(pods, Seen)
     holder = next(pod for pod in pods.value if pod.name == "gpu-holder")
-    holder.gpu_request = Seen({"nvidia.com/gpu.shared": 1})
+    assert isinstance(holder.outline, Seen)
+    asks = {"nvidia.com/gpu.shared": 1}
+    holder.outline = Seen(msgspec.structs.replace(holder.outline.value, gpu_request=asks))
     found = placement(holder, node)
     assert isinstance(found, Seen)
     assert (found.value.fit, found.value.reason) == (

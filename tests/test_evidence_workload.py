@@ -1,5 +1,6 @@
 """The workload layer's evidence: who asks for GPUs, who sees some unasked, who could not start, what was measured."""
 
+import io
 from typing import Any
 
 import msgspec
@@ -224,6 +225,10 @@ def test_a_measurement_that_is_damaged_is_unparsable(content: str) -> None:
 
         def read(self, path: str) -> bytes | None:
             return content.encode() if path.startswith("workloads/") else bundle.store.read(path)
+
+        def open(self, path: str) -> Any:
+            content = self.read(path)
+            return None if content is None else io.BytesIO(content)
 
         def paths(self) -> Any:
             return bundle.store.paths()

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from kube_gpucheck.errors import BundleError
-from kube_gpucheck.evidence.bundle import Bundle, Entry, ListRecord, Read, encode_manifest, memory_bundle, open_bundle
+from kube_gpucheck.evidence.bundle import Bundle, Entry, Read, encode_manifest, memory_bundle, open_bundle
 from kube_gpucheck.evidence.host import Host
+from kube_gpucheck.evidence.lists import ListRecord
+from kube_gpucheck.evidence.redaction import Redactor
 from kube_gpucheck.imports.recording import import_recording, recognise
-from kube_gpucheck.imports.redaction import Redactor
 from kube_gpucheck.model import Missing, MissingKind, Seen
 
 RECORDED = Path(__file__).resolve().parents[1] / "fixtures" / "bundles" / "recorded"
@@ -223,7 +224,8 @@ def test_kinds_are_named_with_their_group(tmp_path: Path) -> None:
 def test_a_refusal_is_missing_with_the_servers_words(tmp_path: Path, error: str, kind: MissingKind) -> None:
     bundle = of(tmp_path, {"objects.json": objects(events={"error": f"{error}\n"})})
 
-    assert bundle.kind("events") == Missing(kind, error, "objects.json#events")
+    reason = error.partition("): ")[2] if error.startswith("Error from server") else error
+    assert bundle.kind("events") == Missing(kind, reason, "api/events")
 
 
 @pytest.mark.parametrize("value", [None, 7, "pods", [], {"items": {}}, {"items": None}, {"kind": "List"}])
@@ -360,20 +362,21 @@ def test_of_two_pods_of_one_name_the_one_with_that_container_has_the_log(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("prefix", "text"),
     [
-        'Error from server (BadRequest): container "c" in pod "p" is waiting to start: image cannot be pulled',
-        'Error from server (BadRequest): previous terminated container "c" in pod "p" not found',
-        'Error from server (NotFound): pods "p" not found',
-        "unable to retrieve container logs for containerd://5aa4",
-        'Defaulted container "c" out of: c, d\nError from server (NotFound): pods "p" not found',
-        'failed to try resolving symlinks in path "/var/log/pods/x": lstat /var/log/pods/x: no such file or directory',
+        ("Error from server (BadRequest): ", 'container "c" in pod "p" is waiting to start: image cannot be pulled'),
+        ("Error from server (BadRequest): ", 'previous terminated container "c" in pod "p" not found'),
+        ("Error from server (NotFound): ", 'pods "p" not found'),
+        ("Error from server: ", "no preferred addresses found"),
+        ("", "unable to retrieve container logs for containerd://5aa4"),
+        ('Defaulted container "c" out of: c, d\nError from server (NotFound): ', 'pods "p" not found'),
+        ("", 'failed to try resolving symlinks in path "/var/log/pods/x": lstat /var/log/pods/x: no such file'),
     ],
 )
-def test_what_kubectl_says_instead_of_a_log_is_missing(tmp_path: Path, text: str) -> None:
-    bundle = of(tmp_path, {"logs/p_c.log": f"\n{text}\n"})
+def test_what_kubectl_says_instead_of_a_log_is_missing(tmp_path: Path, prefix: str, text: str) -> None:
+    bundle = of(tmp_path, {"logs/p_c.log": f"\n{prefix}{text}\n"})
 
-    assert bundle.log("gpu", "p", "c") == Missing(MissingKind.ERROR, text.replace("\n", " "), "logs/p_c.log")
+    assert bundle.log("gpu", "p", "c") == Missing(MissingKind.ERROR, text, "logs/gpu/p/c")
 
 
 @pytest.mark.parametrize(

@@ -191,3 +191,59 @@ def test_a_subject_is_shown_as_it_is_typed() -> None:
         str(Subject(SubjectKind.CLUSTER, "cluster")),
     ]
     assert shown == ["n", "n/0000:02:00.0", "ns/p", "the cluster"]
+
+
+def test_judgements_come_in_the_order_of_subjects_though_nodes_are_judged_one_by_one() -> None:
+    places = {"pod-0": "gpu-1", "pod-1": "gpu-0", "pod-2": "gpu-1", "pod-3": "gpu-0"}
+    pods = [bundle_builders.pod(name) for name in reversed(places)]
+    for pod in pods:
+        pod["spec"]["nodeName"] = places[pod["metadata"]["name"]]
+    nodes = bundle_builders.listed(bundle_builders.node("gpu-1"), bundle_builders.node("gpu-0"))
+    files = {
+        **bundle_builders.files(),
+        "cluster/pods.json": bundle_builders.listed(*pods),
+        "cluster/nodes.json": nodes,
+    }
+
+    def mine(pod: Pod) -> None:
+        """Pods pass, but for two."""
+        if pod.name in {"pod-0", "pod-3"}:
+            fault(seen=pod.name, means="a", remedy="b")
+
+    result = judged(mine, files)
+    assert ([one.name for one in result.passed], [one.seen for one in result.others]) == (
+        ["pod-1", "pod-2"],
+        ["pod-0", "pod-3"],
+    )
+
+
+def test_all_checks_of_a_node_are_called_before_the_next_node() -> None:
+    called: list[tuple[str, str]] = []
+
+    def one(node: Node) -> None:
+        """The first."""
+        called.append(("one", node.name))
+
+    def two(node: Node) -> None:
+        """The second."""
+        called.append(("two", node.name))
+
+    nodes = bundle_builders.listed(bundle_builders.node("gpu-0"), bundle_builders.node("gpu-1"))
+    cluster = Cluster(memory_bundle("b", {**bundle_builders.files(), "cluster/nodes.json": nodes}))
+    checks = [
+        check(f"ABC-00{number}", layer=Layer.DRIVER, severity=Severity.MINOR)(function).__gpucheck__  # type: ignore[attr-defined]  # the plugin looks for it
+        for number, function in enumerate((one, two))
+    ]
+    suite.judge_these(checks, cluster)
+    assert called == [("one", "gpu-0"), ("two", "gpu-0"), ("one", "gpu-1"), ("two", "gpu-1")]
+
+
+def test_what_was_worked_out_of_a_node_is_let_go_when_enough_others_were() -> None:
+    nodes = [bundle_builders.node(f"gpu-{number:03}") for number in range(100)]
+    files = {**bundle_builders.files(), "cluster/nodes.json": bundle_builders.listed(*nodes)}
+    views = Cluster(memory_bundle("b", files)).nodes
+    assert isinstance(views, Seen)
+    first = views.value[0].runtime
+    assert views.value[0].runtime is first
+    assert all(view.runtime for view in views.value)
+    assert views.value[0].runtime is not first

@@ -149,18 +149,15 @@ def check_node_really_executes(node: Node) -> None:
     pods = node.pods
     if document.status.images and isinstance(pods, Missing) and pods.kind is MissingKind.NOT_ASKED:
         return
-    running = [
-        (pod, status)
-        for pod in known(pods, "the pods on the node")
-        for status in known(pod.statuses, "the pod's containers")
-        if status.state.running is not None
-    ]
-    nameless = [(pod, status) for pod, status in running if not status.image_id]
+    outlines = [(pod, known(pod.outline, "the pod")) for pod in known(pods, "the pods on the node")]
+    running = sum(one.running for _, one in outlines)
+    nameless = [pod for pod, one in outlines if one.nameless]
     if nameless:
-        pod, status = nameless[0]
-        share = f"{len(nameless)} of {len(running)} containers"
-        where = f"container {status.name} of {pod.namespace}/{pod.name}"
-        _fault_virtual(node, f"{where} runs with no imageID ({share})")
+        pod = nameless[0]
+        statuses = known(pod.statuses, "the pod's containers")
+        name = next(one.name for one in statuses if one.state.running is not None and not one.image_id)
+        share = f"{sum(one.nameless for _, one in outlines)} of {running} containers"
+        _fault_virtual(node, f"container {name} of {pod.namespace}/{pod.name} runs with no imageID ({share})")
     if not document.status.images and not running:
         _fault_virtual(node, f"it reports no image and runs no container, its engine is {engine}")
 

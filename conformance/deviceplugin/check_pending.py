@@ -3,7 +3,16 @@
 from typing import Final
 
 from kube_gpucheck.evidence import Cluster, Pod, workload
-from kube_gpucheck.evidence.allocation import Fit, Placement, Wait, gpu_limits, quota_refusals, scale_up, wait_of
+from kube_gpucheck.evidence.allocation import (
+    Fit,
+    Placement,
+    Wait,
+    gpu_limits,
+    quota_refusals,
+    scale_up,
+    wait_of,
+    words_of_scheduler,
+)
 from kube_gpucheck.judging import check, fault, known
 from kube_gpucheck.model import Layer, Severity
 
@@ -34,7 +43,8 @@ def check_no_gpu_pod_waits_in_vain(pod: Pod) -> None:
             )
         return
     request = ", ".join(f"{count} {name}" for name, count in known(pod.gpu_request, "what the pod asks for").items())
-    wait = known(wait_of(pod), "the nodes that the pod may run on")
+    said = words_of_scheduler(document)
+    wait = known(wait_of(pod), f"the nodes that the pod may run on{said and f' (the scheduler says: {said})'}")
     if wait.gates:
         fault(
             seen=f"the pod asks for {request} and is held by the scheduling gate '{wait.gates[0]}'",

@@ -1,5 +1,7 @@
 """Discovery layer: each GPU node carries the labels by which it is selected, and they are true."""
 
+from collections.abc import Mapping
+
 from kube_gpucheck.evidence import Node, nvml
 from kube_gpucheck.evidence.discovery import PCI_LABEL
 from kube_gpucheck.evidence.readings import attempt
@@ -46,14 +48,14 @@ def _discovery(node: Node) -> str:
     return f"NFD's worker {workers[0].subject} may {'not ' if len(barred) == len(workers) else ''}run on this node"
 
 
-def _other_form(keys: tuple[str, ...], labels: dict[str, str]) -> str | None:
+def _other_form(keys: tuple[str, ...], labels: Mapping[str, str]) -> str | None:
     """Return NFD's label of an NVIDIA function in a form that nobody selects, None if there is none."""
     if not any(PCI_LABEL.fullmatch(key) for key in keys):
         return None
     return next((key for key, value in sorted(labels.items()) if PCI_LABEL.fullmatch(key) and value == "true"), None)
 
 
-def _meaning(keys: tuple[str, ...], labels: dict[str, str]) -> str:
+def _meaning(keys: tuple[str, ...], labels: Mapping[str, str]) -> str:
     other = _other_form(keys, labels)
     if other is not None:
         return f"Node Feature Discovery labels this GPU in another form ({other}=true) than the DaemonSet selects"
@@ -79,7 +81,7 @@ def _setter(key: str) -> str:
     return "a person"
 
 
-def _mend(node: Node, keys: tuple[str, ...], labels: dict[str, str]) -> str:
+def _mend(node: Node, keys: tuple[str, ...], labels: Mapping[str, str]) -> str:
     then = "then run 'gpucheck run -k DSC-002'"
     by_hand = f"'kubectl label node {node.name} nvidia.com/gpu.present=true'"
     if _other_form(keys, labels) is not None:

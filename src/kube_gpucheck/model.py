@@ -89,7 +89,7 @@ class Seen(msgspec.Struct, Generic[T_co], frozen=True):
     value: T_co
 
 
-class Missing(msgspec.Struct, frozen=True):
+class Missing(msgspec.Struct, frozen=True, gc=False):
     """A fact that could not be looked at.
 
     `reason` is in the source's words; `source` names the document, log or read;
@@ -117,7 +117,7 @@ class SubjectKind(enum.Enum):
     TARGET = "target"
 
 
-class Subject(msgspec.Struct, frozen=True):
+class Subject(msgspec.Struct, frozen=True, gc=False):
     """The name of what was judged.
 
     `node` is the node that a GPU, pod or target is on, `None` while a pod is not scheduled.
@@ -165,7 +165,7 @@ class CheckInfo(msgspec.Struct, frozen=True):
     about: str = ""
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class Judgement(msgspec.Struct, frozen=True, gc=False):
     """What one check said of one subject.
 
     `severity` is the effective one. `seen`, `means` and `remedy` are filled for a fault;
@@ -196,7 +196,7 @@ class CheckResult(msgspec.Struct, frozen=True):
         """Return how many subjects had this outcome."""
         if outcome is Outcome.PASS:
             return len(self.passed)
-        return sum(judgement.outcome is outcome for judgement in self.others)
+        return [judgement.outcome for judgement in self.others].count(outcome)
 
     @property
     def faults(self) -> tuple[Judgement, ...]:
@@ -226,7 +226,7 @@ class CheckResult(msgspec.Struct, frozen=True):
         return next((one for one in order if self.count(one)), Outcome.NOT_APPLICABLE)
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """A fault or unknown, with its place in the diagnosis.
 
     `cause` is the id of the diagnosed cause that explains it. `consequence_of` are the checks

@@ -4,11 +4,13 @@ It reads evidence once and never collects any. Nothing imports this module: the 
 `conformance/pytest.ini` name it by string.
 """
 
+import itertools
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import pytest
 
@@ -23,14 +25,17 @@ from kube_gpucheck.model import (
     Missing,
     MissingKind,
     Outcome,
-    Reading,
-    Seen,
     Severity,
     Subject,
     SubjectKind,
 )
 
+T = TypeVar("T")
 _EVIDENCE: pytest.StashKey[Cluster] = pytest.StashKey()
+_WRONG: Final = (Outcome.FAULT, Outcome.UNKNOWN, Outcome.BROKEN)
+_SHOWN: Final = 100
+"""Subjects or reasons that pytest is told of; the results that go to the listeners have all."""
+_RESULTS: pytest.StashKey[dict[str, CheckResult]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -124,14 +129,22 @@ class CheckItem(pytest.Item):
         Raises:
             CheckFailedError: some subject faults, is unknown, or broke the check.
         """
-        only = frozenset(self.config.getoption("--gpucheck-node"))
-        result = judge(self.check, self.config.stash[_EVIDENCE], only)
+        result = self._results()[self.check.info.id]
         self.config.hook.pytest_gpucheck_judgement(result=result)
-        worst = [one for one in result.others if one.outcome in {Outcome.FAULT, Outcome.UNKNOWN, Outcome.BROKEN}]
+        worst = [one for one in result.others if one.outcome in _WRONG]
         if worst:
             raise CheckFailedError(worst)
         if not result.passed:
-            pytest.skip("; ".join(dict.fromkeys(one.reason for one in result.others)))
+            pytest.skip("; ".join(_first(dict.fromkeys(one.reason for one in result.others), "reasons")))
+
+    def _results(self) -> dict[str, CheckResult]:
+        """Return what every selected check says: the first item that runs judges for all, node by node."""
+        stash = self.config.stash
+        if _RESULTS not in stash:
+            checks = [item.check for item in self.session.items if isinstance(item, CheckItem)]
+            only = frozenset(self.config.getoption("--gpucheck-node"))
+            stash[_RESULTS] = {one.info.id: one for one in judge_all(checks, stash[_EVIDENCE], only)}
+        return stash[_RESULTS]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ANN401  pytest's signature
         """Show what was seen, not our stack."""
@@ -153,45 +166,178 @@ class CheckFailedError(Exception):
 
     def __init__(self, judgements: Sequence[Judgement]) -> None:
         """Put the judgements into lines."""
-        super().__init__(
-            "\n".join(f"{one.outcome.value}: {one.subject}: {one.seen or one.reason}" for one in judgements)
-        )
+        lines = [f"{one.outcome.value}: {one.subject}: {one.seen or one.reason}" for one in judgements]
+        super().__init__("\n".join(_first(lines, "subjects")))
+
+
+def _first(words: Collection[str], noun: str) -> list[str]:
+    """Return the first of many words: pytest keeps what it is told to the end, and prints it."""
+    more = len(words) - _SHOWN
+    return [*itertools.islice(words, _SHOWN), *([f"and {more:,} more {noun}"] if more > 0 else [])]
 
 
 def judge(check: Check, cluster: Cluster, only_nodes: frozenset[str]) -> CheckResult:
     """Return what one check says of all its subjects; with `only_nodes`, of those on these nodes."""
-    began = time.perf_counter()
-    passed: list[Subject] = []
-    others: list[Judgement] = []
-    info = check.info
-    count = 0
-    for subject, view in _subjects(check, cluster, only_nodes):
-        count += 1
-        judgement = (
-            _verdict(info, subject, view) if isinstance(view, Missing) else _call(info, subject, check.function, view)
-        )
+    return judge_all([check], cluster, only_nodes)[0]
+
+
+def judge_all(checks: Sequence[Check], cluster: Cluster, only_nodes: frozenset[str]) -> tuple[CheckResult, ...]:
+    """Return what each check says of all its subjects; with `only_nodes`, of those on these nodes.
+
+    Node by node, all checks of a node, of its GPUs and of its pods together: what was worked out of one node is at
+    hand for all of them, and can be let go before the next.
+    """
+    tallies = [_Tally(check, only_nodes) for check in checks]
+    by_kind: dict[SubjectKind, list[_Tally]] = {kind: [] for kind in SubjectKind}
+    for tally in tallies:
+        by_kind[tally.check.info.subject].append(tally)
+    targets = Missing(MissingKind.NOT_ASKED, "scrape targets are not collected yet", "telemetry")
+    for tally in by_kind[SubjectKind.CLUSTER]:
+        tally.judge([(0, cluster)])
+    for tally in by_kind[SubjectKind.DAEMONSET]:
+        tally.judge(_daemonsets(cluster))
+    for tally in by_kind[SubjectKind.TARGET]:
+        tally.judge([(0, _Unseen(cluster.subject, targets))])
+    _judge_nodes(cluster, by_kind[SubjectKind.NODE], by_kind[SubjectKind.GPU], by_kind[SubjectKind.POD])
+    return tuple(tally.result(cluster) for tally in tallies)
+
+
+class _Unseen(NamedTuple):
+    """What stands for the view of a subject that cannot be looked at."""
+
+    subject: Subject
+    missing: Missing
+
+
+_Case = tuple[int, Any]
+"""A subject's place in the order of its kind, and its view, or an `_Unseen`."""
+
+
+def _judge_nodes(cluster: Cluster, on_nodes: list["_Tally"], on_gpus: list["_Tally"], on_pods: list["_Tally"]) -> None:
+    nodes = dict(_gpu_nodes(cluster)) if on_nodes or on_gpus else {}
+    pods = _pods_by_node(cluster) if on_pods else {}
+    for name in sorted({*nodes, *pods}):
+        if name in nodes:
+            one = [(0, nodes[name])]
+            for tally in on_nodes:
+                tally.judge(one)
+            gpus = _gpus(nodes[name]) if on_gpus else []
+            for tally in on_gpus:
+                tally.judge(gpus)
+        mine = pods.pop(name, None)
+        for tally in on_pods if mine is not None else ():
+            tally.judge(mine or ())
+
+
+def _daemonsets(cluster: Cluster) -> list[_Case]:
+    reading = cluster.daemonsets
+    if isinstance(reading, Missing):
+        return [(0, _Unseen(cluster.subject, reading))]
+    seen = (_Unseen(one.subject, one.object) if isinstance(one.object, Missing) else one for one in reading.value)
+    return [(0, one) for one in seen if isinstance(one, _Unseen) or one.component is not None]
+
+
+def _gpu_nodes(cluster: Cluster) -> Iterator[tuple[str, Any]]:
+    """Yield the nodes that have a GPU, or may have one, each with its name."""
+    reading = cluster.nodes
+    if isinstance(reading, Missing):
+        yield "", _Unseen(cluster.subject, reading)
+        return
+    for node in reading.value:
+        signs = node.gpu_signs
+        if isinstance(signs, Missing):
+            yield node.name, _Unseen(node.subject, signs)
+        elif signs.value:
+            yield node.name, node
+
+
+def _gpus(node: Any) -> list[_Case]:  # noqa: ANN401  a node or an `_Unseen`
+    if isinstance(node, _Unseen):
+        return [(0, node)]
+    gpus = node.gpus
+    return [(0, _Unseen(node.subject, gpus))] if isinstance(gpus, Missing) else [(0, gpu) for gpu in gpus.value]
+
+
+def _pods_by_node(cluster: Cluster) -> dict[str, list[_Case]]:
+    """Return the pods by the name of their node, those without one by an empty name."""
+    reading = cluster.seen_pods
+    if isinstance(reading, Missing):
+        return {"": [(0, _Unseen(cluster.subject, reading))]}
+    found: dict[str, list[_Case]] = {}
+    for place, pod in enumerate(reading.value):
+        outline = pod.outline
+        view = _Unseen(pod.subject, outline) if isinstance(outline, Missing) else pod
+        found.setdefault(pod.node_name or "", []).append((place, view))
+    return found
+
+
+class _Ordered(Generic[T]):
+    """Things that come in another order than theirs."""
+
+    def __init__(self) -> None:
+        self.found: list[T] = []
+        self._places = array("L")
+
+    def add(self, place: int, thing: T) -> None:
+        self.found.append(thing)
+        self._places.append(place)
+
+    def in_order(self) -> tuple[T, ...]:
+        order = sorted(range(len(self.found)), key=self._places.__getitem__)
+        return tuple(self.found[one] for one in order)
+
+
+class _Tally:
+    """What one check has said so far."""
+
+    def __init__(self, check: Check, only_nodes: frozenset[str]) -> None:
+        self.check = check
+        self._only_nodes = only_nodes
+        self._passed = _Ordered[Subject]()
+        self._others = _Ordered[Judgement]()
+        self._duration_s = 0.0
+
+    def judge(self, cases: Iterable[_Case]) -> None:
+        """Judge those subjects that the requirement is about."""
+        began = time.perf_counter()
+        among = self.check.among
+        for place, view in cases:
+            missing = view.missing if isinstance(view, _Unseen) else None
+            if missing is None and among is not None:
+                wanted = among(view)
+                if isinstance(wanted, Missing):
+                    missing = wanted
+                elif not wanted.value:
+                    continue
+            subject = view.subject
+            if not self._only_nodes or subject.node is None or subject.node in self._only_nodes:
+                self._keep(place, subject, self._judged(subject, view, missing))
+        self._duration_s += time.perf_counter() - began
+
+    def _judged(self, subject: Subject, view: Any, missing: Missing | None) -> Judgement | None:  # noqa: ANN401  any view
+        if missing is not None:
+            return _verdict(self.check.info, subject, missing)
+        return _call(self.check.info, subject, self.check.function, view)
+
+    def _keep(self, place: int, subject: Subject, judgement: Judgement | None) -> None:
         if judgement is None:
-            passed.append(subject)
+            self._passed.add(place, subject)
         else:
-            others.append(judgement)
-    if not count:
-        if check.none_means is not None:
-            judgement = _call(info, cluster.subject, check.none_means, cluster)
-            if judgement is None:
-                passed.append(cluster.subject)
-            else:
-                others.append(judgement)
-        else:
-            others.append(
-                Judgement(
-                    info.id,
-                    cluster.subject,
-                    Outcome.NOT_APPLICABLE,
-                    info.severity,
-                    reason=_none_of(info.subject, only_nodes),
-                )
-            )
-    return CheckResult(info, tuple(passed), tuple(others), time.perf_counter() - began)
+            self._others.add(place, judgement)
+
+    def result(self, cluster: Cluster) -> CheckResult:
+        """Return what it said, in the order of subjects; of the cluster where there was none."""
+        info = self.check.info
+        if not self._passed.found and not self._others.found:
+            self._keep(0, cluster.subject, self._of_none(cluster))
+        return CheckResult(info, self._passed.in_order(), self._others.in_order(), self._duration_s)
+
+    def _of_none(self, cluster: Cluster) -> Judgement | None:
+        info = self.check.info
+        if self.check.none_means is not None:
+            return _call(info, cluster.subject, self.check.none_means, cluster)
+        reason = _none_of(info.subject, self._only_nodes)
+        return Judgement(info.id, cluster.subject, Outcome.NOT_APPLICABLE, info.severity, reason=reason)
 
 
 def _call(info: CheckInfo, subject: Subject, function: Callable[[Any], None], view: object) -> Judgement | None:
@@ -218,72 +364,6 @@ def _verdict(info: CheckInfo, subject: Subject, missing: Missing, what: str = ""
     outcome = Outcome.NOT_ASKED if missing.kind is MissingKind.NOT_ASKED else Outcome.UNKNOWN
     reason = f"{what}: {missing.reason}" if what else missing.reason
     return Judgement(info.id, subject, outcome, info.severity, reason=reason, option=missing.option)
-
-
-def _subjects(check: Check, cluster: Cluster, only_nodes: frozenset[str]) -> Iterator[tuple[Subject, Any]]:
-    """Yield each subject with its view, or with what is missing where it cannot be enumerated or told apart."""
-    for subject, view in _enumerate(check.info.subject, cluster):
-        if (
-            only_nodes
-            and subject.kind is not SubjectKind.CLUSTER
-            and subject.node is not None
-            and subject.node not in only_nodes
-        ):
-            continue
-        if isinstance(view, Missing) or check.among is None:
-            yield subject, view
-            continue
-        wanted = check.among(view)
-        if isinstance(wanted, Missing):
-            yield subject, wanted
-        elif wanted.value:
-            yield subject, view
-
-
-def _enumerate(kind: SubjectKind, cluster: Cluster) -> Iterator[tuple[Subject, Any]]:
-    match kind:
-        case SubjectKind.CLUSTER:
-            yield cluster.subject, cluster
-        case SubjectKind.NODE:
-            for node, signs in _gpu_nodes(cluster):
-                yield (node.subject, signs if isinstance(signs, Missing) else node)
-        case SubjectKind.GPU:
-            for node, signs in _gpu_nodes(cluster):
-                gpus = node.gpus if isinstance(signs, Seen) else signs
-                if isinstance(gpus, Missing):
-                    yield node.subject, gpus
-                else:
-                    yield from ((gpu.subject, gpu) for gpu in gpus.value)
-        case SubjectKind.DAEMONSET:
-            yield from _listed(cluster, cluster.daemonsets, lambda one: one.component is not None)
-        case SubjectKind.POD:
-            yield from _listed(cluster, cluster.pods, lambda _: True)
-        case SubjectKind.TARGET:
-            yield cluster.subject, Missing(MissingKind.NOT_ASKED, "scrape targets are not collected yet", "telemetry")
-
-
-def _gpu_nodes(cluster: Cluster) -> Iterator[tuple[Any, Any]]:
-    nodes = cluster.nodes
-    if isinstance(nodes, Missing):
-        yield cluster, nodes
-        return
-    for node in nodes.value:
-        signs = node.gpu_signs
-        if isinstance(signs, Missing) or signs.value:
-            yield node, signs
-
-
-def _listed(
-    cluster: Cluster, reading: Reading[tuple[Any, ...]], wanted: Callable[[Any], bool]
-) -> Iterable[tuple[Subject, Any]]:
-    if isinstance(reading, Missing):
-        yield cluster.subject, reading
-        return
-    for view in reading.value:
-        if isinstance(view.object, Missing):
-            yield view.subject, view.object
-        elif wanted(view):
-            yield view.subject, view
 
 
 def _none_of(kind: SubjectKind, only_nodes: frozenset[str]) -> str:

@@ -112,6 +112,8 @@ def _run(recorder: _Recorder, options: list[str], extra: Path | None, said: str 
         "--capture=no",
         "-p",
         "no:faulthandler",
+        "-p",
+        "no:unraisableexception",  # it collects all garbage five times at the end
         *options,
     ]
     with _own_pytest():

@@ -1,7 +1,7 @@
 """Puts results, evidence and diagnosis together into the run that every renderer shows."""
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -11,7 +11,9 @@ from kube_gpucheck.model import (
     CheckResult,
     DiagnosedCause,
     Diagnosis,
+    Finding,
     GpuNodes,
+    Judgement,
     Layer,
     Missing,
     Outcome,
@@ -19,6 +21,7 @@ from kube_gpucheck.model import (
     RunInfo,
     Seen,
     Severity,
+    Subject,
     judge_run,
 )
 
@@ -28,7 +31,8 @@ class Choice(msgspec.Struct, frozen=True):
 
     `selected` are the chosen checks (None: all), `scope` says how they were chosen: everything is judged, since a
     cause is found among all layers, and only what was chosen is shown and counts. `later` are options that this
-    release refuses: where one would ask for evidence, the report says so.
+    release refuses: where one would ask for evidence, the report says so. `only` is the one subject that the
+    user asks about (`--pod`): its judgements count, and the causes that explain them are shown.
     """
 
     fail_on: Severity = Severity.MAJOR
@@ -36,6 +40,7 @@ class Choice(msgspec.Struct, frozen=True):
     selected: frozenset[str] | None = None
     scope: str = ""
     later: frozenset[str] = frozenset()
+    only: Subject | None = None
 
 
 def conclude(
@@ -49,9 +54,13 @@ def conclude(
 ) -> Run:
     """Return the whole run: its verdict, its denominator, and which layers are not installed."""
     scope, fail_on = choice.scope, choice.fail_on
-    if choice.selected is not None:
-        results = tuple(result for result in results if result.info.id in choice.selected)
-        diagnosis = _narrowed(diagnosis, choice.selected)
+    selected = choice.selected
+    if selected is not None:
+        results = tuple(result for result in results if result.info.id in selected)
+        diagnosis = _narrowed(diagnosis, lambda finding: finding.check.id in selected)
+    if choice.only is not None:
+        results = tuple(_of_subject(result, choice.only) for result in results)
+        diagnosis = _narrowed(diagnosis, lambda finding: finding.judgement.subject == choice.only)
     if isinstance(cluster.items("nodes"), Missing) and "nodes" not in cluster.bundle.manifest.asked.api:
         scope = "; ".join(filter(None, (scope, "no cluster was looked at")))
     verdict = judge_run(results, fail_on=fail_on, allow_unknown=choice.allow_unknown)
@@ -82,9 +91,19 @@ def conclude(
     )
 
 
-def _narrowed(diagnosis: Diagnosis, selected: frozenset[str]) -> Diagnosis:
-    """Return the diagnosis of the chosen checks' findings: the causes that explain one of their faults."""
-    findings = tuple(one for one in diagnosis.findings if one.check.id in selected)
+def _of_subject(result: CheckResult, subject: Subject) -> CheckResult:
+    """Return what a check says of one subject; a check that is not about it says that it is not applicable."""
+    passed = tuple(one for one in result.passed if one == subject)
+    others = tuple(one for one in result.others if one.subject == subject)
+    if not passed and not others:
+        reason = f"it judges no {subject.kind.value}, or not this one"
+        others = (Judgement(result.info.id, subject, Outcome.NOT_APPLICABLE, result.info.severity, reason=reason),)
+    return msgspec.structs.replace(result, passed=passed, others=others)
+
+
+def _narrowed(diagnosis: Diagnosis, wanted: Callable[[Finding], bool]) -> Diagnosis:
+    """Return the diagnosis of the wanted findings: the causes that explain one of their faults."""
+    findings = tuple(one for one in diagnosis.findings if wanted(one))
     causes: list[DiagnosedCause] = []
     for cause in diagnosis.causes:
         mine = [one for one in findings if one.cause == cause.id and one.judgement.outcome is Outcome.FAULT]

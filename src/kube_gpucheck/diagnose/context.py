@@ -6,7 +6,7 @@ from typing import Final
 
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.evidence import Cluster, Component, DaemonSet, Node, Pod
-from kube_gpucheck.evidence.readings import need
+from kube_gpucheck.evidence.readings import GapError, need
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
 
 COMPONENTS: Final = {
@@ -32,6 +32,7 @@ class Context:
         """Keep the subject, and the one of its nodes that is looked at, if not all are."""
         self.subject = subject
         self._only = only
+        self._messages: dict[str, tuple[tuple[tuple[str, str], ...], Missing | None]] = {}
         self.cluster = cluster
         self.judgements = judgements
 
@@ -141,10 +142,10 @@ class Context:
         Raises:
             GapError: they could not be listed.
         """
-        names = {node.name for node in self.nodes}
-        kinds = COMPONENTS[component]
-        found = [pod for one in need(self.cluster.stack.daemonsets) if one.component in kinds for pod in need(one.pods)]
-        return tuple(pod for pod in found if pod.node_name is None or pod.node_name in names)
+        names = [node.name for node in self.nodes]
+        relations = self.judgements.relations
+        wanted = [one for one in need(self.cluster.stack.daemonsets) if one.component in COMPONENTS[component]]
+        return tuple(pod for one in wanted for pod in relations.pods_on(one, names))
 
     def logs(self, component: str) -> Iterator[Reading[str]]:
         """Yield the logs of a component, the previous run's too, or of a node's unit.
@@ -165,6 +166,26 @@ class Context:
                     yield previous
 
     def messages(self, component: str = "") -> Iterator[tuple[str, str]]:
+        """Yield what `_said` does, each word once; it is asked for by every sign, and thousands of pods say the same.
+
+        Raises:
+            GapError: pods or events could not be listed; raised where what could be had has been yielded.
+        """
+        if component not in self._messages:
+            said: dict[tuple[str, str], None] = {}
+            missing: Missing | None = None
+            try:
+                for one in self._said(component):
+                    said[one] = None
+            except GapError as gap:
+                missing = gap.missing
+            self._messages[component] = (tuple(said), missing)
+        found, missing = self._messages[component]
+        yield from found
+        if missing is not None:
+            raise GapError(missing)
+
+    def _said(self, component: str) -> Iterator[tuple[str, str]]:
         """Yield (reason, message) of the events and status messages that concern the subject, or a component's pods.
 
         What the objects themselves say comes first: it stands where no events were asked for or none are left.
@@ -194,6 +215,8 @@ class Context:
 
     def _said_by(self, pods: Iterable[Pod]) -> Iterator[tuple[str, str]]:
         for pod in pods:
+            if need(pod.outline).is_silent:
+                continue
             status = need(pod.object).status
             yield status.reason, status.message
             yield from ((one.reason, one.message) for one in status.conditions or () if one.status != "True")

@@ -265,7 +265,7 @@ class _Diagnostician:
             signs_for=tuple(str(sign) for sign in best.spoke),
             signs_against=(),
             remedy=self._remedy(cause, sorted({subject for _, subject in heads}, key=lambda subject: subject.place)),
-            then=f"gather the evidence again; gpucheck run --from NEW -k {self._proof(cause, heads)}",
+            then=f"gpucheck run -k {self._proof(cause, heads)} --wait 5m",
             interrupts=cause.interrupts,
             references=cause.references,
             gpu_nodes=blocked,

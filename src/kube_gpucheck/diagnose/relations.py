@@ -1,5 +1,10 @@
 """Which subjects concern each other: the one function by which findings are joined."""
 
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+import msgspec
+
 from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.evidence.daemonset import DaemonSet
 from kube_gpucheck.evidence.pod import Pod
@@ -14,16 +19,19 @@ class Relations:
     def __init__(self, cluster: Cluster) -> None:
         """Index DaemonSets and pods by name."""
         self.cluster = cluster
-        daemonsets, pods = cluster.daemonsets, cluster.readable_pods
+        daemonsets, pods = cluster.daemonsets, cluster.seen_pods
         self._daemonsets = (
             {(one.namespace, one.name): one for one in daemonsets.value} if isinstance(daemonsets, Seen) else {}
         )
-        self._pods = {(one.namespace, one.name): one for one in pods.value} if isinstance(pods, Seen) else {}
+        seen = pods.value if isinstance(pods, Seen) else ()
+        self._pods = {(one.namespace, one.name): one for one in seen if one.is_known}
         gpu_nodes = cluster.gpu_nodes
         self._gpu_nodes = (
             frozenset(node.name for node in gpu_nodes.value) if isinstance(gpu_nodes, Seen) else frozenset()
         )
-        self._allowed: dict[tuple[str, str, str], bool] = {}
+        self._allowed: dict[tuple[bytes, str], bool] = {}
+        self._wants: dict[Subject, bytes] = {}
+        self._by_node: dict[DaemonSet, Mapping[str | None, list[Pod]]] = {}
 
     @property
     def gpu_nodes(self) -> frozenset[str]:
@@ -63,16 +71,39 @@ class Relations:
         daemonset, pod = self.daemonset(one), self.pod(other)
         if daemonset is None or pod is None:
             return False
-        pods = daemonset.pods
-        return isinstance(pods, Seen) and pod in pods.value
+        if isinstance(daemonset.object, Missing) or isinstance(pod.outline, Missing):
+            return False
+        return daemonset.object.value.metadata.uid in pod.outline.value.controllers
+
+    def pods_on(self, daemonset: DaemonSet, nodes: Collection[str]) -> tuple[Pod, ...]:
+        """Return a DaemonSet's pods on these nodes, and those on none, in order of name.
+
+        Raises:
+            GapError: they could not be listed; call it inside a derivation.
+        """
+        if daemonset not in self._by_node:
+            by_node: dict[str | None, list[Pod]] = defaultdict(list)
+            for pod in need(daemonset.pods):
+                by_node[pod.node_name].append(pod)
+            self._by_node[daemonset] = by_node
+        known = self._by_node[daemonset]
+        found = [pod for name in (None, *nodes) for pod in known.get(name, ())]
+        return tuple(sorted(found, key=lambda pod: pod.name))
 
     def _may_land(self, one: Subject, other: Subject) -> bool:
-        key = (one.namespace or "", one.name, other.name)
+        pod, node = self.pod(one), self.cluster.node_of(other.name)
+        if pod is None or node is None:
+            return False
+        key = (self._wanted(one, pod), other.name)
         if key not in self._allowed:
-            pod, node = self.pod(one), self.cluster.node_of(other.name)
-            if pod is None or node is None:
-                self._allowed[key] = False
-            else:
-                answer = attempt(lambda: reject(need(pod.object).spec, node, tolerations=(), taints=False))
-                self._allowed[key] = not isinstance(answer, Missing) and answer.value is None
+            answer = attempt(lambda: reject(need(pod.object).spec, node, tolerations=(), taints=False))
+            self._allowed[key] = not isinstance(answer, Missing) and answer.value is None
         return self._allowed[key]
+
+    def _wanted(self, subject: Subject, pod: Pod) -> bytes:
+        """Return by what a pod selects nodes; the replicas of one workload select alike."""
+        if subject not in self._wants:
+            spec = pod.object.value.spec if isinstance(pod.object, Seen) else None
+            wants = (spec.node_name, spec.node_selector, spec.affinity) if spec is not None else ()
+            self._wants[subject] = msgspec.json.encode(wants)
+        return self._wants[subject]

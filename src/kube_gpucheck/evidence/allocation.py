@@ -7,11 +7,12 @@ topology spread, pod affinity, volumes, quota of queues; where those decide, the
 import enum
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from kube_gpucheck.evidence.documents import PodDocument
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.scheduling import reject
@@ -261,19 +262,21 @@ _SCALING: Final = re.compile(r"TriggeredScaleUp|Nominated")
 """Reasons of events of the cluster autoscaler and of Karpenter."""
 
 
+def words_of_scheduler(pod: PodDocument) -> str:
+    """Return why the scheduler has not placed a pod, in its own words; empty if it has, or has not looked at it."""
+    conditions = pod.status.conditions or ()
+    said = (one.message for one in conditions if one.type == "PodScheduled" and one.status == "False")
+    return next(said, None) or ""
+
+
 def wait_of(pod: "Pod") -> Reading[Wait]:
     """Return why a pod is not scheduled."""
 
     def derive() -> Wait:
         document = need(pod.object)
-        nodes = [node for node in need(pod.cluster.nodes) if not _no_object(node)]
-        said = next(
-            (one for one in document.status.conditions or () if one.type == "PodScheduled" and one.status == "False"),
-            None,
-        )
         return Wait(
-            placements=tuple(_placement(pod, node) for node in nodes),
-            message=said.message if said else "",
+            placements=need(pod.cluster.offers.placements(pod)),
+            message=words_of_scheduler(document),
             gates=tuple(gate.name for gate in document.spec.scheduling_gates or ()),
         )
 
@@ -355,6 +358,45 @@ def _wanted_in(cluster: "Cluster", namespace: str | None) -> bool:
     return any(pod.namespace == namespace and need(pod.gpu_request) for pod in need(cluster.readable_pods))
 
 
+class Offers:
+    """What the nodes of a cluster offer, worked out once for all pods that ask alike."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        """Keep the cluster."""
+        self.cluster = cluster
+        self._served: dict[str, Reading[bool]] = {}
+        self._refusals: dict[str, Reading[str | None]] = {}
+        self._placements: dict[bytes, Reading[tuple[Placement, ...]]] = {}
+
+    @derived
+    def nodes(self) -> "tuple[Node, ...]":
+        """The nodes on which a pod may be placed: those of the API, in order of name."""
+        return tuple(node for node in need(self.cluster.nodes) if not _no_object(node))
+
+    def is_served(self, name: str) -> Reading[bool]:
+        """Return whether some node serves a resource."""
+        if name not in self._served:
+            self._served[name] = attempt(lambda: any(_serves(node, name) for node in need(self.nodes)))
+        return self._served[name]
+
+    def refusal(self, name: str) -> Reading[str | None]:
+        """Return why every node that serves a resource refuses more than one of it, None if one does not."""
+        if name not in self._refusals:
+            self._refusals[name] = attempt(lambda: _refused_on(need(self.nodes), name))
+        return self._refusals[name]
+
+    def placements(self, pod: "Pod") -> Reading[tuple[Placement, ...]]:
+        """Return how every node stands to a pod; the replicas of one workload are asked for once."""
+        if isinstance(pod.object, Missing):
+            return pod.object
+        spec = pod.object.value.spec
+        wants = (need(pod.gpu_request), spec.node_name, spec.node_selector, spec.affinity, spec.tolerations)
+        key = msgspec.json.encode(wants)
+        if key not in self._placements:
+            self._placements[key] = attempt(lambda: tuple(_placement(pod, node) for node in need(self.nodes)))
+        return self._placements[key]
+
+
 class Unserved(msgspec.Struct, frozen=True):
     """A resource that a pod asks for and no node serves.
 
@@ -377,10 +419,10 @@ def unserved_request(pod: "Pod") -> Reading[Unserved | None]:
     """
 
     def derive() -> Unserved | None:
-        nodes = [node for node in need(pod.cluster.nodes) if not _no_object(node)]
         for name in need(pod.gpu_request):
-            if any(_serves(node, name) for node in nodes):
+            if need(pod.cluster.offers.is_served(name)):
                 continue
+            nodes = need(pod.cluster.offers.nodes)
             offers = [f"{node.name} serves {', '.join(sorted(live))}" for node in nodes if (live := _live(node))]
             if offers:
                 return Unserved(name, "; ".join(offers[:5]))
@@ -424,10 +466,15 @@ def refused_request(pod: "Pod") -> Reading[str | None]:
 
 
 def _refused(pod: "Pod", name: str) -> str | None:
+    if pod.node_name is None:
+        return need(pod.cluster.offers.refusal(name))
+    node = need(pod.cluster.nodes_by_name).get(pod.node_name)
+    return None if node is None or _no_object(node) else _refused_on((node,), name)
+
+
+def _refused_on(nodes: "Iterable[Node]", name: str) -> str | None:
     words = None
-    for node in need(pod.cluster.nodes):
-        if _no_object(node) or pod.node_name not in {None, node.name}:
-            continue
+    for node in nodes:
         if not nvidia_resources(need(node.object).status.capacity).get(name):
             continue
         sharing = need(node.plugin.config).sharing

@@ -8,12 +8,14 @@ import datetime
 import hashlib
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from kube_gpucheck.errors import BundleError
+from kube_gpucheck.evidence.lists import ListRecord, WholeList, read_lines, whole_reason
 from kube_gpucheck.evidence.store import FolderStore, MemoryStore, Store, open_archive
 from kube_gpucheck.model import Missing, MissingEvidence, MissingKind, Reading, Seen
 
@@ -148,12 +150,6 @@ class DiscoveryRecord(msgspec.Struct, frozen=True):
         return name == ""
 
 
-class ListRecord(msgspec.Struct, frozen=True):
-    """A Kubernetes list, its items still raw."""
-
-    items: tuple[msgspec.Raw, ...]
-
-
 class Bundle:
     """One run's evidence. Every method gives a reading; none raises for what is absent."""
 
@@ -166,6 +162,8 @@ class Bundle:
         self._missing = {(one.evidence, one.node): one for one in manifest.missing}
         self._discovery: Reading[DiscoveryRecord] | None = None
         self._hosts: dict[str, Reading[HostRecord]] = {}
+        self._logs = frozenset(manifest.asked.logs)
+        self._pods_with_logs = frozenset(name.rpartition("/")[0] for name in manifest.asked.logs)
 
     @property
     def gathered_at(self) -> datetime.datetime:
@@ -195,12 +193,20 @@ class Bundle:
             )
         return self._discovery
 
-    def kind(self, kind: str) -> Reading[ListRecord | None]:
-        """Return the raw list of a kind (`daemonsets.apps`); `Seen(None)` where the API does not serve it."""
+    def kind(self, kind: str, *, unread: bool = False, part: bool = False) -> Reading[ListRecord | None]:
+        """Return the raw list of a kind (`daemonsets.apps`); `Seen(None)` where the API does not serve it.
+
+        A list of a kind that is missing as a whole is that of one namespace, read with a tenant's rights: only
+        whoever asks for a `part` gets it, for what is not in it may be elsewhere. `unread`: leave it to the caller,
+        who decodes the items, to find out whether each is JSON.
+        """
         path = f"cluster/{kind}.json"
         if self.trace is not None:
             self.trace.add(path)
-        reading = self._document(path, ListRecord, asked=kind in self.manifest.asked.api, evidence=f"api/{kind}")
+        whole = None if part else self._missing.get((f"api/{kind}", None))
+        if whole is not None and path in self._paths:
+            return Missing(whole.kind, whole.reason, whole.source or path)
+        reading = self._list(kind, path, unread=unread)
         if isinstance(reading, Missing) and reading.kind in {MissingKind.NOT_ASKED, MissingKind.ERROR}:
             discovery = self.discovery()
             recorded = (f"api/{kind}", None) in self._missing
@@ -211,11 +217,62 @@ class Bundle:
                 return discovery  # whether the kind is served cannot be told
         return reading
 
+    def asks_log(self, name: str) -> bool:
+        """Tell whether a log was asked for (`<namespace>/<pod>/<container>`)."""
+        return name in self._logs
+
+    def asks_logs_of(self, pod: str) -> bool:
+        """Tell whether any log of a pod (`<namespace>/<pod>`) was asked for."""
+        return pod in self._pods_with_logs
+
+    @cached_property
+    def _paths(self) -> frozenset[str]:
+        return frozenset(self.store.paths())
+
+    def _list(self, kind: str, path: str, *, unread: bool) -> Reading[ListRecord]:
+        lines = self._lines(path)
+        if isinstance(lines, Seen) and not unread:
+            reason = whole_reason(lines.value.items)
+            if reason is not None:
+                return Missing(MissingKind.UNPARSABLE, f"{path}: {reason}", path)
+        if lines is not None:
+            return lines
+        asked = kind in self.manifest.asked.api
+        whole: Reading[WholeList] = self._document(path, WholeList, asked=asked, evidence=f"api/{kind}")
+        return whole if isinstance(whole, Missing) else Seen(ListRecord(whole.value.items))
+
+    def _lines(self, path: str) -> Reading[ListRecord] | None:
+        """Return a list that is written one item a line, None if it is not there or written otherwise."""
+        try:
+            stream = self.store.open(path)
+        except BundleError as error:
+            return Missing(MissingKind.UNPARSABLE, str(error), path)
+        if stream is None:
+            return None
+        try:
+            items = read_lines(stream)
+        except OSError as error:
+            stream.close()
+            return Missing(MissingKind.UNPARSABLE, f"{path}: {error.strerror or error}; make it readable", path)
+        if items is None:
+            stream.close()
+            return None
+        changed = self._changed(path, items.sha256)
+        return changed or Seen(ListRecord(items))
+
+    def _changed(self, path: str, sha256: str) -> Missing | None:
+        """Say so where a file is not the one that was written."""
+        if self.manifest.files.get(path, sha256) == sha256:
+            return None
+        seen = "not the file that was written (its sha256 differs from bundle.json's): truncated or edited"
+        reason = f"{path}: {seen}; if edited on purpose, take its line out of 'files'"
+        return Missing(MissingKind.UNPARSABLE, reason, path)
+
     def log(self, namespace: str, pod: str, container: str, *, previous: bool = False) -> Reading[str]:
         """Return a container's log, or that of its previous run. Text that is not UTF-8 is replaced."""
         path = f"cluster/logs/{namespace}_{pod}_{container}{'.previous' if previous else ''}.log"
         name = f"{namespace}/{pod}/{container}{'/previous' if previous else ''}"
-        return self._text(path, asked=name in self.manifest.asked.logs, evidence=f"logs/{name}", option=None)
+        return self._text(path, asked=name in self._logs, evidence=f"logs/{name}", option=None)
 
     def node_log(self, node: str, unit: str) -> Reading[str]:
         """Return a service's log on a node (`containerd`, `kubelet`, `kernel`)."""
@@ -256,6 +313,10 @@ class Bundle:
         record = self._host(node)
         return None if isinstance(record, Missing) else record.value.boot_id
 
+    def let_go(self, node: str) -> None:
+        """Forget a node's host evidence; it is read again when it is looked at."""
+        self._hosts.pop(node, None)
+
     def host_keys(self, node: str) -> tuple[str, ...]:
         """Return the reads that were asked for on a node, in order."""
         return self.manifest.asked.host.get(node, ())
@@ -280,16 +341,12 @@ class Bundle:
 
     def _bytes(self, path: str, *, asked: bool, evidence: str, node: str | None, option: str | None) -> Reading[bytes]:
         try:
-            content = self.store.read(path)
+            content = self.store.read(path) if asked or path in self._paths else None
         except BundleError as error:
             return Missing(MissingKind.UNPARSABLE, str(error), path)
         if content is not None:
-            expected = self.manifest.files.get(path)
-            if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-                seen = "not the file that was written (its sha256 differs from bundle.json's): truncated or edited"
-                reason = f"{path}: {seen}; if edited on purpose, take its line out of 'files'"
-                return Missing(MissingKind.UNPARSABLE, reason, path)
-            return Seen(content)
+            changed = self._changed(path, hashlib.sha256(content).hexdigest()) if path in self.manifest.files else None
+            return changed or Seen(content)
         known = self._missing.get((evidence, node))
         if known is not None:
             return Missing(known.kind, known.reason, known.source or path)
@@ -425,52 +482,3 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     except OSError as error:
         msg = f"{folder}: {error.strerror or error}; name a folder that can be written"
         raise BundleError(msg) from error
-
-
-def decode_items(reading: Reading[ListRecord | None], form: type[Any]) -> "Reading[Items | None]":
-    """Decode a list item by item; a malformed item is kept by name and reason, and loses no other."""
-    if isinstance(reading, Missing):
-        return reading
-    if reading.value is None:
-        return Seen(None)
-    decoder = msgspec.json.Decoder(form)
-    good: list[Any] = []
-    bad: list[BadItem] = []
-    for place, raw in enumerate(reading.value.items):
-        try:
-            good.append(decoder.decode(raw))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            bad.append(_bad_item(raw, place, str(error)))
-    return Seen(Items(tuple(good), tuple(bad)))
-
-
-class BadItem(msgspec.Struct, frozen=True):
-    """An item of a list that could not be decoded: its name if it has one, and why."""
-
-    name: str
-    namespace: str | None
-    reason: str
-
-
-class Items(msgspec.Struct, frozen=True):
-    """A decoded list: what could be read, and what could not."""
-
-    good: tuple[Any, ...]
-    bad: tuple[BadItem, ...] = ()
-
-
-class _NameOnly(msgspec.Struct, frozen=True):
-    name: str = ""
-    namespace: str | None = None
-
-
-class _ItemName(msgspec.Struct, frozen=True):
-    metadata: _NameOnly = _NameOnly()
-
-
-def _bad_item(raw: msgspec.Raw, place: int, reason: str) -> BadItem:
-    try:
-        named = msgspec.json.decode(raw, type=_ItemName).metadata
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        named = _NameOnly()
-    return BadItem(named.name or f"item {place}", named.namespace, reason)

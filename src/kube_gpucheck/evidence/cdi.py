@@ -180,7 +180,7 @@ class Cdi:
         pods = self.node.pods
         found: dict[str, None] = {}
         for pod in () if not_asked(pods) else need(pods):
-            for status in need(pod.statuses):
+            for status in () if need(pod.outline).is_even else need(pod.statuses):
                 states = [status.state] if status.state.waiting is None else [status.state, status.last_state]
                 for state in states:
                     message = (state.waiting or state.terminated) and (

@@ -4,16 +4,22 @@ What the lists mean layer by layer stands in the sections (`stack`, `runtime`, `
 """
 
 import datetime
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from kube_gpucheck.evidence import documents
-from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord, Items, decode_items
+from kube_gpucheck.evidence.allocation import Offers
+from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord
 from kube_gpucheck.evidence.daemonset import DaemonSet
 from kube_gpucheck.evidence.discovery import Discovery
+from kube_gpucheck.evidence.lists import Items, ListRecord, decode_items
 from kube_gpucheck.evidence.node import Node
 from kube_gpucheck.evidence.operator import Operator
-from kube_gpucheck.evidence.pod import Pod
+from kube_gpucheck.evidence.pod import Pod, outline
+from kube_gpucheck.evidence.progress import Progress
 from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.stack import Stack
 from kube_gpucheck.evidence.telemetry import Telemetry
@@ -43,6 +49,12 @@ KINDS: Final[dict[str, type[Any]]] = {
     "resourceslices.resource.k8s.io": documents.ResourceSliceDocument,
 }
 """The kinds that are decoded, as `<plural>[.<group>]`, and their forms."""
+KEPT: Final[dict[str, Callable[[Any, int], Any]]] = {"pods": outline}
+"""What is kept of an object, where that is not the object with its words shared. Of a pod: its outline."""
+_PODS_AT_HAND: Final = 512
+"""Pods whose objects are held at a time, about 7 KB each."""
+_NODES_AT_HAND: Final = 64
+"""Nodes whose hosts and sections are held at a time, up to 200 KB each."""
 
 
 class Cluster:
@@ -57,7 +69,12 @@ class Cluster:
         self.features = Discovery(self)
         self.telemetry = Telemetry(self)
         self.operator = Operator(self)
-        self._items: dict[str, Reading[Items | None]] = {}
+        self.offers = Offers(self)
+        self.progress = Progress(self)
+        self._items: dict[tuple[str, bool], Reading[Items | None]] = {}
+        self._pod_list: Reading[ListRecord | None] | None = None
+        self._pods_at_hand: deque[Pod] = deque()
+        self._nodes_at_hand: dict[Node, None] = {}
 
     @property
     def gathered_at(self) -> datetime.datetime:
@@ -74,20 +91,51 @@ class Cluster:
         """The server's version and what it serves. Source: /version and the discovery documents."""
         return self.bundle.discovery()
 
-    def items(self, kind: str) -> Reading[Items | None]:
-        """Return a decoded list with its malformed items; None where the API does not serve the kind."""
+    def items(self, kind: str, *, part: bool = False) -> Reading[Items | None]:
+        """Return a decoded list with its malformed items; None where the API does not serve the kind.
+
+        Of pods there are the outlines. `part`: where only one namespace could be read, what that has.
+        """
         if self.bundle.trace is not None:
-            self.bundle.kind(kind)
-        if kind not in self._items:
-            self._items[kind] = decode_items(self.bundle.kind(kind), KINDS[kind])
-        return self._items[kind]
+            self.bundle.kind(kind, part=part)
+        if (kind, part) not in self._items:
+            listed = self.bundle.kind(kind, unread=True, part=part)
+            if kind == "pods" and isinstance(listed, Seen):
+                self._pod_list = listed
+            keep = KEPT.get(kind, documents.share)
+            self._items[kind, part] = decode_items(listed, KINDS[kind], f"cluster/{kind}.json", keep)
+        return self._items[kind, part]
 
     def objects(self, kind: str) -> Reading[tuple[Any, ...]]:
-        """Return a list's well-formed objects; empty where the API does not serve the kind."""
+        """Return a list's well-formed objects (of pods the outlines); empty where the API does not serve the kind."""
         reading = self.items(kind)
         if isinstance(reading, Missing):
             return reading
         return Seen(reading.value.good if reading.value else ())
+
+    def reread(self, pod: Pod, place: int) -> Reading[documents.PodDocument]:
+        """Return a pod's object from its place in the list, and let that of another pod go for it."""
+        if not isinstance(self._pod_list, Seen) or self._pod_list.value is None:
+            return Missing(MissingKind.ERROR, f"pod '{pod.subject}': its list is gone", _PODS)
+        try:
+            document = _POD_DECODER.decode(self._pod_list.value.items[place])
+        except (msgspec.MsgspecError, OSError) as error:
+            reason = f"pod '{pod.subject}': its list changed while it was judged: {error}"
+            return Missing(_UNPARSABLE, reason, _PODS)
+        self._pods_at_hand.append(pod)
+        if len(self._pods_at_hand) > _PODS_AT_HAND:
+            self._pods_at_hand.popleft().let_go()
+        return Seen(document)
+
+    def takes_up(self, node: Node) -> None:
+        """Hear that a node's host and sections are held now, and let those of another node go for it."""
+        if node in self._nodes_at_hand:
+            return
+        self._nodes_at_hand[node] = None
+        if len(self._nodes_at_hand) > _NODES_AT_HAND:
+            oldest = next(iter(self._nodes_at_hand))
+            del self._nodes_at_hand[oldest]
+            oldest.let_go()
 
     @derived
     def nodes(self) -> tuple[Node, ...]:
@@ -112,7 +160,7 @@ class Cluster:
     def _unlisted(self, name: str) -> Missing:
         """Say why a host has no Node object: it is none of the cluster's, or its object is lost, for pods name it."""
         pods = self.objects("pods")
-        if isinstance(pods, Seen) and any(one.spec.node_name == name for one in pods.value):
+        if isinstance(pods, Seen) and any(one.node_name == name for one in pods.value):
             reason = f"pods are bound to node '{name}', which is not in the list of nodes"
             return Missing(MissingKind.ERROR, reason, "cluster/nodes.json")
         return Missing(MissingKind.NOT_ASKED, f"no Node object is called '{name}'", "cluster/nodes.json")
@@ -130,12 +178,29 @@ class Cluster:
     @derived
     def pods(self) -> tuple[Pod, ...]:
         """All pods, in order of namespace and name; a malformed one has no object."""
-        return self._namespaced("pods", "pod", Pod)
+        return self._pods_of(need(self.items("pods")))
+
+    @derived
+    def seen_pods(self) -> tuple[Pod, ...]:
+        """The pods that can be judged: all of them, or those of the one namespace that may be read."""
+        return need(self.pods) if isinstance(self.pods, Seen) else self._pods_of(need(self.items("pods", part=True)))
+
+    def _pods_of(self, items: Items | None) -> tuple[Pod, ...]:
+        if items is None:
+            return ()
+        views = [Pod(self, one.namespace, one.name, Seen(one)) for one in items.good]
+        return self._with_malformed(views, items, kind="pods", view=Pod)
+
+    @derived
+    def _namespaces_in_part(self) -> frozenset[str]:
+        """The namespaces that were read where the cluster could not be: those of the pods that are seen so."""
+        whole = isinstance(self.pods, Seen)
+        return frozenset() if whole else frozenset(pod.namespace for pod in need(self.seen_pods))
 
     @derived
     def readable_pods(self) -> tuple[Pod, ...]:
         """All pods whose object is well-formed."""
-        return tuple(pod for pod in need(self.pods) if isinstance(pod.object, Seen))
+        return tuple(pod for pod in need(self.pods) if pod.is_known)
 
     @derived
     def pods_by_node(self) -> dict[str, tuple[Pod, ...]]:
@@ -151,24 +216,25 @@ class Cluster:
         """Well-formed pods by the UID of their controlling owner."""
         found: dict[str, list[Pod]] = defaultdict(list)
         for pod in need(self.readable_pods):
-            for owner in need(pod.object).metadata.owner_references:
-                if owner.controller:
-                    found[owner.uid].append(pod)
+            for uid in need(pod.outline).controllers:
+                found[uid].append(pod)
         return {uid: tuple(pods) for uid, pods in found.items()}
 
     @derived
     def daemonsets(self) -> tuple[DaemonSet, ...]:
         """All DaemonSets, in order of namespace and name; a malformed one has no object."""
-        return self._namespaced("daemonsets.apps", "DaemonSet", DaemonSet)
-
-    def _namespaced(self, kind: str, noun: str, view: type[View]) -> tuple[View, ...]:
-        """Return the views of a namespaced kind, malformed objects among them."""
-        items = need(self.items(kind))
+        items = need(self.items("daemonsets.apps"))
         if items is None:
             return ()
-        views = [view(self, one.metadata.namespace or "default", one.metadata.name, Seen(one)) for one in items.good]
+        views = [
+            DaemonSet(self, one.metadata.namespace or "default", one.metadata.name, Seen(one)) for one in items.good
+        ]
+        return self._with_malformed(views, items, kind="daemonsets.apps", view=DaemonSet)
+
+    def _with_malformed(self, views: list[View], items: Items, *, kind: str, view: type[View]) -> tuple[View, ...]:
+        """Return the views of a namespaced kind, malformed objects among them, in order of namespace and name."""
         for bad in items.bad:
-            reason = f"{noun} '{bad.namespace}/{bad.name}': {bad.reason}"
+            reason = f"{_NOUNS[kind]} '{bad.namespace}/{bad.name}': {bad.reason}"
             missing = Missing(_UNPARSABLE, reason, f"cluster/{kind}.json")
             views.append(view(self, bad.namespace or "default", bad.name, missing))
         return tuple(sorted(views, key=lambda one: (one.namespace, one.name)))
@@ -191,16 +257,21 @@ class Cluster:
     @derived
     def events_by_object(self) -> dict[tuple[str, str, str], tuple[documents.EventDocument, ...]]:
         """Events by (kind, namespace or "", name) of what they are about, oldest first."""
-        found: dict[tuple[str, str, str], list[documents.EventDocument]] = defaultdict(list)
-        for event in need(self.objects("events")):
-            about = event.involved_object
-            found[about.kind, about.namespace or "", about.name].append(event)
-        return {key: tuple(sorted(events, key=_moment)) for key, events in found.items()}
+        return _by_object(need(self.objects("events")))
+
+    @derived
+    def _events_in_part(self) -> dict[tuple[str, str, str], tuple[documents.EventDocument, ...]]:
+        items = need(self.items("events", part=True))
+        return _by_object(items.good if items else ())
 
     def events(self, kind: str, namespace: str, name: str) -> Reading[tuple[documents.EventDocument, ...]]:
         """Return the events about one object, oldest first; namespace is "" for a node."""
         table = self.events_by_object
         if isinstance(table, Missing):
+            read = self._namespaces_in_part
+            in_part = self._events_in_part
+            if isinstance(read, Seen) and namespace in read.value and isinstance(in_part, Seen):
+                return Seen(in_part.value.get((kind, namespace, name), ()))
             return table
         return Seen(table.value.get((kind, namespace, name), ()))
 
@@ -230,6 +301,19 @@ class Options:
 
 
 _UNPARSABLE: Final = MissingKind.UNPARSABLE
+_PODS: Final = "cluster/pods.json"
+_NOUNS: Final = {"pods": "pod", "daemonsets.apps": "DaemonSet"}
+_POD_DECODER: Final = msgspec.json.Decoder(documents.PodDocument)
+
+
+def _by_object(
+    events: Iterable[documents.EventDocument],
+) -> dict[tuple[str, str, str], tuple[documents.EventDocument, ...]]:
+    found: dict[tuple[str, str, str], list[documents.EventDocument]] = defaultdict(list)
+    for event in events:
+        about = event.involved_object
+        found[about.kind, about.namespace or "", about.name].append(event)
+    return {key: tuple(sorted(of_one, key=_moment)) for key, of_one in found.items()}
 
 
 def _moment(event: documents.EventDocument) -> float:

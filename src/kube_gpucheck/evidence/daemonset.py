@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from kube_gpucheck.evidence.documents import Container, DaemonSetDocument, EventDocument
 from kube_gpucheck.evidence.readings import derived, need
-from kube_gpucheck.evidence.scheduling import Rejection, rejection
+from kube_gpucheck.evidence.scheduling import Rejection, rejection, selection
 from kube_gpucheck.evidence.stack import Component, recognise
-from kube_gpucheck.model import Reading, Subject, SubjectKind
+from kube_gpucheck.model import Missing, Reading, Subject, SubjectKind
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.cluster import Cluster
@@ -25,6 +25,7 @@ class DaemonSet:
         self.name = name
         self.object = document
         self.subject = Subject(SubjectKind.DAEMONSET, name, namespace=namespace)
+        self._rejections: dict[tuple[object, ...], Reading[Rejection | None]] = {}
 
     @cached_property
     def component(self) -> Component | None:
@@ -60,10 +61,40 @@ class DaemonSet:
         """The events about it, oldest first."""
         return need(self.cluster.events("DaemonSet", self.namespace, self.name))
 
-    def rejection(self, node: "Node") -> Reading[Rejection | None]:
-        """Return why its pods may not run on a node, None if they may (selector, affinity, taints)."""
-        return rejection(self.object, node)
+    def rejection(self, node: "Node", *, taints: bool = True, conditions: bool = True) -> Reading[Rejection | None]:
+        """Return why its pods may not run on a node, None if they may (selector, affinity, taints).
+
+        Worked out once for all nodes that are alike in what its template asks for.
+        """
+        if isinstance(self.object, Missing) or isinstance(node.object, Missing):
+            return rejection(self.object, node, taints=taints, conditions=conditions)
+        document = node.object.value
+        labels = document.metadata.labels or {}
+        alike = (
+            taints,
+            conditions,
+            node.name if self._names_nodes else None,
+            tuple(labels.get(key) for key in self._selection),
+            (document.spec.unschedulable, document.spec.taints) if taints else None,
+        )
+        if alike not in self._rejections:
+            self._rejections[alike] = rejection(self.object, node, taints=taints, conditions=conditions)
+        return self._rejections[alike]
+
+    @cached_property
+    def _selection(self) -> tuple[str, ...]:
+        return selection(need(self.object).spec.template.spec)
+
+    @cached_property
+    def _names_nodes(self) -> bool:
+        """Whether its template asks for nodes by name."""
+        spec = need(self.object).spec.template.spec
+        affinity = spec.affinity.node_affinity if spec.affinity else None
+        required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+        return bool(spec.node_name) or any(
+            term.match_fields for term in (required.node_selector_terms if required else ())
+        )
 
     def selects(self, node: "Node") -> Reading[Rejection | None]:
         """Return why its selector or affinity excludes a node, None if it does not; taints are not looked at."""
-        return rejection(self.object, node, taints=False)
+        return self.rejection(node, taints=False)

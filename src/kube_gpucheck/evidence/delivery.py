@@ -130,7 +130,7 @@ class Delivery:
         classes = {one.metadata.name: one for one in need(self.node.cluster.runtime_classes)}
         pods = self.node.pods
         for pod in () if not_asked(pods) else need(pods):
-            name = need(pod.object).spec.runtime_class_name
+            name = need(pod.runtime_class)
             if name is None or need(pod.is_finished):
                 continue
             one = classes.get(name)
@@ -141,8 +141,8 @@ class Delivery:
     @derived
     def classes_running(self) -> frozenset[str]:
         """The RuntimeClasses that running pods of this node name."""
-        running = (need(pod.object) for pod in need(self.node.pods))
-        names = (one.spec.runtime_class_name for one in running if one.status.phase == "Running")
+        running = (pod for pod in need(self.node.pods) if need(pod.outline).phase == "Running")
+        names = (need(pod.runtime_class) for pod in running)
         return frozenset(name for name in names if name is not None)
 
     @derived

@@ -251,17 +251,16 @@ class DevicePlugin:
     def __init__(self, node: "Node") -> None:
         """Keep the node."""
         self.node = node
+        self._logs: dict[Pod, Reading[PluginLog]] = {}
 
     @derived
     def pods(self) -> "tuple[Pod, ...]":
         """The plugin's pods on this node, NVIDIA's or the provider's; none that has ended or is being deleted."""
-        kinds = {Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN}
+        kinds = (Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN)
         return tuple(
             pod
             for pod in need(self.node.pods)
-            if recognise(need(pod.object).spec) in kinds
-            and not need(pod.is_finished)
-            and need(pod.object).metadata.deletion_timestamp is None
+            if need(pod.component) in kinds and not need(pod.is_finished) and not need(pod.is_leaving)
         )
 
     @property
@@ -270,19 +269,15 @@ class DevicePlugin:
         return attempt(
             lambda: (
                 bool(need(self.pods))
-                and all(recognise(need(pod.object).spec) is Component.PROVIDER_DEVICE_PLUGIN for pod in need(self.pods))
+                and all(need(pod.component) is Component.PROVIDER_DEVICE_PLUGIN for pod in need(self.pods))
             )
         )
 
     def log(self, pod: "Pod") -> Reading[PluginLog]:
         """Return what the log of a plugin's pod proves."""
-
-        def derive() -> PluginLog:
-            container = main_container(need(pod.object).spec)
-            source = f"cluster/logs/{pod.namespace}_{pod.name}_{container.name}.log"
-            return need(parse_log(need(pod.log(container.name)), source))
-
-        return attempt(derive)
+        if pod not in self._logs:
+            self._logs[pod] = attempt(lambda: _parsed(pod))
+        return self._logs[pod]
 
     @derived
     def logs(self) -> "tuple[tuple[Pod, PluginLog], ...]":
@@ -595,7 +590,7 @@ class DevicePlugin:
         mig = {
             match[1]: int(value)
             for key, value in labels.items()
-            if (match := _MIG_COUNT.fullmatch(key)) and value.isdigit()
+            if key.endswith(".count") and (match := _MIG_COUNT.fullmatch(key)) and value.isdigit()
         }
         whole = (
             {}
@@ -717,6 +712,12 @@ def hides_all(spec: PodSpec) -> str | None:
         ):
             return f"its specification sets NVIDIA_VISIBLE_DEVICES='{variable.value or ''}'"
     return None
+
+
+def _parsed(pod: "Pod") -> PluginLog:
+    container = main_container(need(pod.object).spec)
+    source = f"cluster/logs/{pod.namespace}_{pod.name}_{container.name}.log"
+    return need(parse_log(need(pod.log(container.name)), source))
 
 
 def is_running(pod: "Pod") -> Reading[bool]:
@@ -886,9 +887,7 @@ def servers(cluster: "Cluster") -> Reading[tuple[str, ...]]:
             return tuple(f"DaemonSet {one.namespace}/{one.name}" for one in stack)
         kinds = {Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN, Component.DRA_KUBELET_PLUGIN}
         pods = [
-            pod
-            for pod in need(cluster.readable_pods)
-            if recognise(need(pod.object).spec) in kinds and not need(pod.is_finished)
+            pod for pod in need(cluster.readable_pods) if need(pod.component) in kinds and not need(pod.is_finished)
         ]
         if pods:
             return tuple(f"pod {one.namespace}/{one.name}" for one in pods)
@@ -910,7 +909,7 @@ def servers(cluster: "Cluster") -> Reading[tuple[str, ...]]:
         for daemonset in daemonsets:
             need(daemonset.object)  # a malformed one might be what serves
         for pod in need(cluster.pods):
-            need(pod.object)
+            need(pod.outline)
         return tuple(f"DaemonSet {one.namespace}/{one.name}" for one in unknown)
 
     return attempt(derive)
@@ -985,11 +984,7 @@ def _by_log(node: "Node", paths: tuple[str, ...], unlisted: Missing) -> WrongPat
 def live_pods(daemonset: "DaemonSet") -> "Reading[tuple[Pod, ...]]":
     """Return a DaemonSet's pods that have not ended and are not being deleted."""
     return attempt(
-        lambda: tuple(
-            pod
-            for pod in need(daemonset.pods)
-            if not need(pod.is_finished) and need(pod.object).metadata.deletion_timestamp is None
-        )
+        lambda: tuple(pod for pod in need(daemonset.pods) if not need(pod.is_finished) and not need(pod.is_leaving))
     )
 
 
@@ -998,7 +993,7 @@ def recent_restarts(pod: "Pod", within_s: float) -> Reading[int]:
 
     def derive() -> int:
         total = 0
-        for status in need(pod.statuses):
+        for status in need(pod.statuses) if need(pod.restarts) else ():
             ended = status.last_state.terminated
             if (
                 ended is not None
@@ -1020,7 +1015,7 @@ def unpulled(pod: "Pod") -> Reading[str | None]:
     """Return which image of a pod cannot be pulled and why, None if none waits for its image."""
 
     def derive() -> str | None:
-        for status in need(pod.statuses):
+        for status in () if need(pod.outline).is_even else need(pod.statuses):
             waiting = status.state.waiting
             if waiting is not None and _PULL.fullmatch(waiting.reason):
                 why = waiting.message

@@ -5,6 +5,7 @@ node-feature-discovery (0.8 to 0.20), upstream-facts §1.1, §1.5 and §2.
 """
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -172,9 +173,7 @@ class Discovery:
         def derive() -> "Pod | None":
             uid = need(daemonset.object).metadata.uid
             for pod in need(node.pods):
-                metadata = need(pod.object).metadata
-                owned = any(owner.uid == uid and owner.controller for owner in metadata.owner_references)
-                if owned and metadata.deletion_timestamp is None:
+                if uid in need(pod.outline).controllers and not need(pod.is_leaving):
                     return pod
             return None
 
@@ -383,7 +382,7 @@ def _refusal_of(pod: "Pod", container: str) -> Refusal | None:
     return None
 
 
-def _disagreements(labels: dict[str, str], host: "Host") -> list[str]:
+def _disagreements(labels: Mapping[str, str], host: "Host") -> list[str]:
     found: list[str] = []
     driver = _text(host, "nvmlSystemGetDriverVersion", "")
     labelled = _joined(
@@ -399,7 +398,7 @@ def _disagreements(labels: dict[str, str], host: "Host") -> list[str]:
     return found + _gpu_disagreements(labels, host)
 
 
-def _gpu_disagreements(labels: dict[str, str], host: "Host") -> list[str]:
+def _gpu_disagreements(labels: Mapping[str, str], host: "Host") -> list[str]:
     """Compare what the labels say of the GPUs. They describe one product, the last, where there are several."""
     found: list[str] = []
     count = _number(host, "nvmlDeviceGetCount", "")
@@ -423,7 +422,7 @@ def _gpu_disagreements(labels: dict[str, str], host: "Host") -> list[str]:
     return found
 
 
-def _memory_disagreement(labels: dict[str, str], host: "Host", alike: list[int]) -> list[str]:
+def _memory_disagreement(labels: Mapping[str, str], host: "Host", alike: list[int]) -> list[str]:
     label = labels.get("nvidia.com/gpu.memory")
     if label is None:
         return []
@@ -434,7 +433,7 @@ def _memory_disagreement(labels: dict[str, str], host: "Host", alike: list[int])
     return []
 
 
-def _joined(labels: dict[str, str], whole: str, parts: tuple[str, ...]) -> str | None:
+def _joined(labels: Mapping[str, str], whole: str, parts: tuple[str, ...]) -> str | None:
     """Return a version from one label, else put together from several; None if there is none."""
     full = labels.get(f"nvidia.com/{whole}")
     if full is not None:

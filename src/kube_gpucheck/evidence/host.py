@@ -142,6 +142,8 @@ class Host:
         From `stat:`, else from the listing of its folder, else from the listing of a folder above
         that does not hold the next part. A filtered listing proves absence only of what it lets through.
         """
+        if not self.asked:
+            return self._not_looked_for(path)
         key = f"stat:{path}"
         if key in self._bundle.host_keys(self.name):
             reading = self.read(key)
@@ -152,6 +154,10 @@ class Host:
             if not reading.value.entries:
                 return self._malformed(key, "entries")
             return Seen(reading.value.entries[0])
+        return self._listed(path)
+
+    def _listed(self, path: str) -> Reading[Entry | None]:
+        """Return what the listings of the folders above a path tell of it."""
         name = posixpath.basename(path)
         folder = posixpath.dirname(path)
         while folder != path and name:
@@ -172,12 +178,11 @@ class Host:
             if path_above == folder:
                 break
             folder = path_above
-        return Missing(
-            MissingKind.NOT_ASKED,
-            f"'{path}' was not looked for on {self.name}",
-            f"nodes/{self.name}/host.json#{key}",
-            "--probe",
-        )
+        return self._not_looked_for(path)
+
+    def _not_looked_for(self, path: str) -> Missing:
+        reason = f"'{path}' was not looked for on {self.name}"
+        return Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.name}/host.json#stat:{path}", "--probe")
 
     def nvml(self, call: str) -> Reading[NvmlAnswer]:
         """Return what an NVML call answered (`nvmlDeviceGetUUID(0)`)."""

@@ -1,8 +1,9 @@
 """One node: its object, its host, its GPUs, and the sections that the layers read."""
 
+import functools
 import re
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from kube_gpucheck.evidence.allocation import Kubelet
 from kube_gpucheck.evidence.delivery import Delivery, Mode
@@ -26,8 +27,34 @@ GPU_LABELS: Final = re.compile(
     r"cloud\.google\.com/gke-accelerator|k8s\.amazonaws\.com/accelerator|eks\.amazonaws\.com/instance-gpu-manufacturer|kubernetes\.azure\.com/accelerator|nvidia\.com/gpu\.deploy\..+"
 )
 """Labels that say "this node has an NVIDIA GPU". Source: upstream-facts §1.1, §2, §5 (GKE), §8."""
+_KEPT: Final = frozenset({"cluster", "name", "object", "node", "subject", "gpu_signs", "lease", "pods"})
+"""What a node keeps when the rest is let go."""
 GPU_RESOURCE: Final = re.compile(r"nvidia\.com/(?:gpu(?:\.[a-z0-9.-]+)?|mig-[0-9a-z.+-]+)")
 """Extended resources that NVIDIA's device plugin serves by default names, renamed ones by suffix."""
+
+
+T = TypeVar("T")
+
+
+@functools.lru_cache(maxsize=4096)
+def _tells_gpu(key: str) -> bool:
+    return GPU_LABELS.fullmatch(key) is not None
+
+
+class _Section(Generic[T]):
+    """A part of a node that is worked out when it is looked at, and let go when enough other nodes were."""
+
+    def __init__(self, function: "Callable[[Node], T]") -> None:
+        """Keep the function and its docstring."""
+        self._function = function
+        self._name = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __get__(self, node: "Node", owner: type[Any]) -> T:
+        """Return the part; the second access finds it in the node."""
+        node.cluster.takes_up(node)
+        part = vars(node)[self._name] = self._function(node)
+        return part
 
 
 class Node:
@@ -39,20 +66,31 @@ class Node:
         self.name = name
         self.object = document
         self.node = self
-        self.host = Host(cluster.bundle, name)
         self.subject = Subject(SubjectKind.NODE, name, node=name)
 
-    @cached_property
+    def let_go(self) -> None:
+        """Forget the host and the sections, which can be worked out again; what tells a GPU node stays."""
+        kept = {name: value for name, value in vars(self).items() if name in _KEPT}
+        vars(self).clear()
+        vars(self).update(kept)
+        self.cluster.bundle.let_go(self.name)
+
+    @_Section
+    def host(self) -> Host:
+        """What was read on the node itself."""
+        return Host(self.cluster.bundle, self.name)
+
+    @_Section
     def driver(self) -> Driver:
         """The driver layer on this node: PCI, kernel module, libraries, NVML, device nodes, kernel log."""
         return Driver(self.host)
 
-    @cached_property
+    @_Section
     def runtime(self) -> Runtime:
         """The container runtime on this node: engine, its configuration, the NVIDIA Container Toolkit, CDI."""
         return Runtime(self)
 
-    @cached_property
+    @_Section
     def deliveries(self) -> Delivery:
         """How GPUs reach this node's containers, and what says so."""
         return Delivery(self)
@@ -74,25 +112,25 @@ class Node:
             return False
         return "tegra" in need(self.object).status.node_info.kernel_version.lower()
 
-    @cached_property
+    @_Section
     def plugin(self) -> DevicePlugin:
         """The device plugin on this node: its pods, log, configuration, and what it should offer."""
         return DevicePlugin(self)
 
-    @cached_property
+    @_Section
     def kubelet(self) -> Kubelet:
         """The kubelet's device manager on this node: root folder, checkpoint, holders of GPUs."""
         return Kubelet(self)
 
-    @cached_property
+    @_Section
     def workload(self) -> Workload:
         """What gpucheck's own workloads measured on this node."""
         return Workload(self)
 
     @derived
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> Mapping[str, str]:
         """The node's labels. Source: metadata.labels."""
-        return dict(need(self.object).metadata.labels or {})
+        return need(self.object).metadata.labels or {}
 
     @derived
     def capacity(self) -> dict[str, int]:
@@ -125,11 +163,11 @@ class Node:
             labels = need(self.labels)
             found = [
                 f"label {key}={value}"
-                for key, value in sorted(labels.items())
-                if GPU_LABELS.fullmatch(key) and value not in {"false", "0", ""}
+                for key, value in labels.items()
+                if _tells_gpu(key) and value not in {"false", "0", ""}
             ]
             if found:
-                return tuple(found)
+                return tuple(sorted(found))
             offered = [f"capacity {name}: {count}" for name, count in sorted(need(self.capacity).items()) if count]
             if offered:
                 return tuple(offered)

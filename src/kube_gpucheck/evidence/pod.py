@@ -1,37 +1,145 @@
 """One pod: what it asks for, where it is, how its containers fare."""
 
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from sys import intern
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from kube_gpucheck.evidence.documents import Container, ContainerStatus, EventDocument, PodDocument
+import msgspec
+
+from kube_gpucheck.evidence.documents import Container, ContainerStatus, EventDocument, PodDocument, PodSpec
 from kube_gpucheck.evidence.node import GPU_RESOURCE, Node
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.stack import Component, recognise
+from kube_gpucheck.evidence.workload import VISIBLE, environment, unasking_containers
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.cluster import Cluster
 
 
+T = TypeVar("T")
+
+
+class PodOutline(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of every pod. The rest of its object is read again when it is looked at: most pods never are.
+
+    `place`: where it stands in the list. `controllers`: UIDs of the owners that control it. `app`: its label of that
+    name. `is_unasking`: a container asks for no GPU, and `names_devices`: such a one is given the variable
+    NVIDIA_VISIBLE_DEVICES. `running`: how many containers run, `nameless`: how many of them without an imageID.
+    `is_even`: no container waits or has ever ended; `is_silent`: nor does its status say anything else, or a condition
+    that it is not True. The other fields are those of `Pod`.
+    """
+
+    namespace: str
+    name: str
+    place: int
+    node_name: str | None
+    phase: str
+    controllers: tuple[str, ...]
+    component: Component | None
+    gpu_request: dict[str, int]
+    is_ready: bool
+    is_leaving: bool
+    is_even: bool
+    is_silent: bool
+    restarts: int
+    running: int
+    nameless: int
+    runtime_class: str | None
+    app: str | None
+    is_unasking: bool
+    names_devices: bool
+
+
+def outline(document: PodDocument, place: int) -> PodOutline:
+    """Return what is kept of a pod."""
+    metadata, spec, status = document.metadata, document.spec, document.status
+    statuses = (*(status.init_container_statuses or ()), *(status.container_statuses or ()))
+    running = [one for one in statuses if one.state.running is not None]
+    unasking = unasking_containers(spec)
+    even = not any(
+        one.state.waiting or one.state.terminated or one.last_state.terminated or one.last_state.waiting
+        for one in statuses
+    )
+    return PodOutline(
+        namespace=intern(metadata.namespace or "default"),
+        name=metadata.name,
+        place=place,
+        node_name=_shared(spec.node_name),
+        phase=intern(status.phase),
+        controllers=tuple(intern(owner.uid) for owner in metadata.owner_references if owner.controller),
+        component=recognise(spec),
+        gpu_request=_gpu_request(spec),
+        is_ready=any(one.type == "Ready" and one.status == "True" for one in status.conditions or ()),
+        is_leaving=metadata.deletion_timestamp is not None,
+        is_even=even,
+        is_silent=even
+        and not (status.reason or status.message)
+        and all(one.status == "True" for one in status.conditions or ()),
+        restarts=sum(one.restart_count for one in statuses),
+        running=len(running),
+        nameless=sum(not one.image_id for one in running),
+        runtime_class=_shared(spec.runtime_class_name),
+        app=_shared((metadata.labels or {}).get("app")),
+        is_unasking=bool(unasking),
+        names_devices=any(environment(one, VISIBLE) is not None for one in unasking),
+    )
+
+
+def _shared(word: str | None) -> str | None:
+    return None if word is None else intern(word)
+
+
 class Pod:
     """One pod."""
 
-    def __init__(self, cluster: "Cluster", namespace: str, name: str, document: Reading[PodDocument]) -> None:
-        """Keep the object."""
+    def __init__(
+        self, cluster: "Cluster", namespace: str, name: str, document: Reading[PodDocument] | Seen[PodOutline]
+    ) -> None:
+        """Keep the object, or its outline where the cluster can read the object again."""
         self.cluster = cluster
         self.namespace = namespace
         self.name = name
-        self.object = document
+        self._subject: Subject | None = None
+        self.outline: Reading[PodOutline]
+        self._object: Reading[PodDocument] | None
+        if isinstance(document, Missing):
+            self.outline = self._object = document
+        elif isinstance(document.value, PodOutline):
+            self.outline, self._object = Seen(document.value), None
+        else:
+            self.outline, self._object = Seen(outline(document.value, 0)), Seen(document.value)
 
-    @cached_property
+    @property
+    def object(self) -> Reading[PodDocument]:
+        """The object, read again from the list where it was let go."""
+        if self._object is None:
+            self._object = self.cluster.reread(self, need(self.outline).place)
+        return self._object
+
+    def let_go(self) -> None:
+        """Forget the object and what hangs on it; the outline stays."""
+        for name in ("containers", "statuses", "events"):
+            vars(self).pop(name, None)
+        self._object = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its object is well-formed."""
+        return isinstance(self.outline, Seen)
+
+    @property
     def subject(self) -> Subject:
         """The pod's name, with the node that it is bound to."""
-        return Subject(SubjectKind.POD, self.name, namespace=self.namespace, node=self.node_name)
+        if self._subject is None:
+            self._subject = Subject(SubjectKind.POD, self.name, namespace=self.namespace, node=self.node_name)
+        return self._subject
 
     @property
     def node_name(self) -> str | None:
         """The node that it is bound to, None if it is not scheduled or its object is malformed."""
-        return self.object.value.spec.node_name if isinstance(self.object, Seen) else None
+        return self.outline.value.node_name if isinstance(self.outline, Seen) else None
 
     @property
     def node(self) -> Node | None:
@@ -50,32 +158,48 @@ class Pod:
         status = need(self.object).status
         return (*(status.init_container_statuses or ()), *(status.container_statuses or ()))
 
-    @derived
-    def gpu_request(self) -> dict[str, int]:
+    @property
+    def component(self) -> Reading[Component | None]:
+        """What it is of the GPU stack by its first container that is any of it, None if it is none of it."""
+        return self._told(lambda one: one.component)
+
+    @property
+    def runtime_class(self) -> Reading[str | None]:
+        """The RuntimeClass that it names, None if it names none. Source: spec.runtimeClassName."""
+        return self._told(lambda one: one.runtime_class)
+
+    @property
+    def gpu_request(self) -> Reading[dict[str, int]]:
         """GPU resources that it asks for: the sum over containers, or the largest init container if that is more.
 
         Extended resources have limits equal to requests; either spelling counts. Names are kept as
         written, misspelled ones in the NVIDIA domain too. Source: Kubernetes, "Init containers: resources".
         """
-        spec = need(self.object).spec
-        total: dict[str, int] = {}
-        for container in spec.containers:
-            for name, count in gpu_resources(container).items():
-                total[name] = total.get(name, 0) + count
-        for container in spec.init_containers or ():
-            for name, count in gpu_resources(container).items():
-                total[name] = max(total.get(name, 0), count)
-        return {name: count for name, count in total.items() if count}
+        return self._told(lambda one: one.gpu_request)
 
-    @derived
-    def is_finished(self) -> bool:
+    @property
+    def is_finished(self) -> Reading[bool]:
         """Whether it has ended, well or badly, so that it holds nothing any more."""
-        return need(self.object).status.phase in {"Succeeded", "Failed"}
+        return self._told(lambda one: one.phase in {"Succeeded", "Failed"})
 
-    @derived
-    def runs_with_gpu(self) -> bool:
-        """Whether it runs and holds a GPU of the device plugin: what it asks for was granted when it was admitted."""
-        return need(self.object).status.phase == "Running" and bool(need(self.gpu_request))
+    @property
+    def is_leaving(self) -> Reading[bool]:
+        """Whether it is being deleted."""
+        return self._told(lambda one: one.is_leaving)
+
+    @property
+    def is_ready(self) -> Reading[bool]:
+        """Whether its Ready condition is True."""
+        return self._told(lambda one: one.is_ready)
+
+    @property
+    def restarts(self) -> Reading[int]:
+        """Restarts of all its containers together."""
+        return self._told(lambda one: one.restarts)
+
+    def _told(self, pick: Callable[[PodOutline], T]) -> Reading[T]:
+        known = self.outline
+        return known if isinstance(known, Missing) else Seen(pick(known.value))
 
     @derived
     def reached_node(self) -> Node:
@@ -88,16 +212,6 @@ class Pod:
         return node
 
     @derived
-    def is_ready(self) -> bool:
-        """Whether its Ready condition is True."""
-        return any(one.type == "Ready" and one.status == "True" for one in need(self.object).status.conditions or ())
-
-    @derived
-    def restarts(self) -> int:
-        """Restarts of all its containers together."""
-        return sum(status.restart_count for status in need(self.statuses))
-
-    @derived
     def events(self) -> tuple[EventDocument, ...]:
         """The events about it, oldest first."""
         return need(self.cluster.events("Pod", self.namespace, self.name))
@@ -106,16 +220,31 @@ class Pod:
         """Return a container's log, or that of its previous run."""
         return self.cluster.bundle.log(self.namespace, self.name, container, previous=previous)
 
-    def environment(self, container: Container, name: str) -> str | None:
-        """Return a variable's literal value, None if it is not set or is taken from elsewhere."""
-        return next((one.value for one in container.env or () if one.name == name), None)
-
 
 def gpu_resources(container: Container) -> dict[str, int]:
     """Return what one container asks for in the NVIDIA domain, as counts."""
     asked: dict[str, int] = {}
     for source in (container.resources.requests, container.resources.limits):
         for name, quantity in (source or {}).items():
-            if GPU_RESOURCE.fullmatch(name) or name.startswith("nvidia.com/"):
+            if _is_gpu(name):
                 asked[name] = whole(quantity)
     return asked
+
+
+def _gpu_request(spec: PodSpec) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for container in spec.containers:
+        for name, count in gpu_resources(container).items():
+            total[name] = total.get(name, 0) + count
+    for container in spec.init_containers or ():
+        for name, count in gpu_resources(container).items():
+            total[name] = max(total.get(name, 0), count)
+    return {intern(name): count for name, count in total.items() if count} or _NOTHING
+
+
+def _is_gpu(name: str) -> bool:
+    return name.startswith("nvidia.com/") or GPU_RESOURCE.fullmatch(name) is not None
+
+
+_NOTHING: Final[dict[str, int]] = {}
+"""What most pods ask for: one mapping for all of them, that nobody changes."""

@@ -14,7 +14,7 @@ import msgspec
 
 from kube_gpucheck.evidence.documents import ContainerStatus, EventDocument
 from kube_gpucheck.evidence.readings import derived, need
-from kube_gpucheck.evidence.scheduling import Rejection, rejection
+from kube_gpucheck.evidence.scheduling import Rejection
 from kube_gpucheck.evidence.stack import kept_off
 from kube_gpucheck.model import Missing, Seen
 
@@ -144,7 +144,7 @@ class Rollout:
         stack = self.daemonset.cluster.stack
         found: list[tuple[Node, Rejection]] = []
         for node in need(self.daemonset.cluster.gpu_nodes):
-            why = need(rejection(self.daemonset.object, node, conditions=False))
+            why = need(self.daemonset.rejection(node, conditions=False))
             if why is None or component is None or not stack.exclusions(component, node, taints=True):
                 continue
             if kept_off(need(node.labels), why.keys) is None:
@@ -155,12 +155,12 @@ class Rollout:
     def wanted_on(self) -> "tuple[Node, ...]":
         """Nodes, with a GPU or without, on which its pods may run, in order of name."""
         nodes = need(self.daemonset.cluster.nodes)
-        return tuple(node for node in nodes if need(rejection(self.daemonset.object, node, conditions=False)) is None)
+        return tuple(node for node in nodes if need(self.daemonset.rejection(node, conditions=False)) is None)
 
     @derived
     def pods(self) -> "tuple[Pod, ...]":
         """Its pods, without those that are being deleted, in order of name."""
-        return tuple(one for one in need(self.daemonset.pods) if need(one.object).metadata.deletion_timestamp is None)
+        return tuple(one for one in need(self.daemonset.pods) if not need(one.is_leaving))
 
     @derived
     def troubled(self) -> "tuple[Pod, ...]":
@@ -227,6 +227,8 @@ def restarting(pod: "Pod") -> bool:
     Raises:
         GapError: the pod's object is missing; call it inside a derivation.
     """
+    if need(pod.restarts) < 2:  # noqa: PLR2004  twice or more
+        return False
     now = pod.cluster.gathered_at
     for status in need(pod.statuses):
         ended = status.last_state.terminated

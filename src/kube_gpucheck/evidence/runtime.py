@@ -352,7 +352,7 @@ class Runtime:
         """Handlers that the engine did not know for a pod that still waits here, with the event's text."""
         found: dict[str, str] = {}
         for pod in need(self.node.pods):
-            if need(pod.object).status.phase != "Pending":
+            if need(pod.outline).phase != "Pending":
                 continue
             for event in need(pod.events):
                 match = _REFUSED.search(event.message)
@@ -597,8 +597,8 @@ def _compared(configured: tuple[Handler, ...], handlers: tuple[Handler, ...]) ->
 
 
 def _running_class(pod: object) -> str | None:
-    document = need(pod.object)  # type: ignore[attr-defined]  # a Pod; its module imports this one's user
-    if document.status.phase != "Running":
+    known = need(pod.outline)  # type: ignore[attr-defined]  # a Pod; its module imports this one's user
+    if known.phase != "Running":
         return None
-    name: str | None = document.spec.runtime_class_name
+    name: str | None = known.runtime_class
     return name

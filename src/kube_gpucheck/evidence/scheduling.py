@@ -15,6 +15,7 @@ import msgspec
 from kube_gpucheck.evidence.documents import (
     DaemonSetDocument,
     LabelSelector,
+    NodeDocument,
     NodeSelectorTerm,
     PodSpec,
     Requirement,
@@ -121,19 +122,30 @@ def reject(
     Raises:
         GapError: the node's object is missing; call it inside a derivation.
     """
-    document = need(node.object)
-    labels = document.metadata.labels or {}
-    if spec.node_name and spec.node_name != node.name:
-        return Rejection("nodeName", spec.node_name, node.name, ("spec.nodeName",))
+    return reject_document(spec, need(node.object), tolerations=tolerations, taints=taints, conditions=conditions)
+
+
+def reject_document(
+    spec: PodSpec,
+    document: NodeDocument,
+    *,
+    tolerations: tuple[Toleration, ...],
+    taints: bool = True,
+    conditions: bool = True,
+) -> Rejection | None:
+    """Return what `reject` does, of a node's object."""
+    labels, name = document.metadata.labels or {}, document.metadata.name
+    if spec.node_name and spec.node_name != name:
+        return Rejection("nodeName", spec.node_name, name, ("spec.nodeName",))
     for key, value in (spec.node_selector or {}).items():
         if labels.get(key) != value:
             return Rejection("nodeSelector", f"{key}={value}", _label(labels, key), (key,))
     affinity = spec.affinity.node_affinity if spec.affinity else None
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    if required is not None and not any(term_holds(term, labels, node.name) for term in required.node_selector_terms):
+    if required is not None and not any(term_holds(term, labels, name) for term in required.node_selector_terms):
         keys = tuple(dict.fromkeys(one.key for term in required.node_selector_terms for one in _requirements(term)))
         wanted = " or ".join(_term(term) for term in required.node_selector_terms) or "nothing: no terms match no node"
-        found = ", ".join(_label({**labels, "metadata.name": node.name}, key) for key in keys) or "no such labels"
+        found = ", ".join(_label({**labels, "metadata.name": name}, key) for key in keys) or "no such labels"
         return Rejection("affinity", wanted, found, keys)
     if not taints:
         return None

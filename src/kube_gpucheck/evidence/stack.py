@@ -6,16 +6,17 @@ manifests/), dra-driver-nvidia-gpu, GKE's nvidia-gpu-device-plugin (upstream-fac
 """
 
 import enum
+import functools
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from kube_gpucheck.evidence.documents import Container, DeploymentDocument, PodSpec
 from kube_gpucheck.evidence.readings import attempt, derived, need
-from kube_gpucheck.evidence.scheduling import Rejection, rejection, selection
+from kube_gpucheck.evidence.scheduling import Rejection, selection
 from kube_gpucheck.evidence.sharing import Sharing, sharing_in
 from kube_gpucheck.model import Reading
 
@@ -157,23 +158,30 @@ def component_of(container: Container) -> Component | None:
     A program that is known to be something else (config-manager, compute-domain-daemon, driver-manager)
     makes it none, whatever its image. A shell is opened: what its script runs last counts.
     """
-    program, is_hidden = _program(container)
+    mode = next((one.value for one in container.env or () if one.name == "COMPONENT"), None)
+    return _component((container.name, container.image, container.command or (), container.args or (), mode))
+
+
+@functools.lru_cache(maxsize=4096)
+def _component(told: "tuple[str, str, tuple[str, ...], tuple[str, ...], str | None]") -> Component | None:
+    """Return what a container is by its name, image, command, arguments and COMPONENT: thousands have the same."""
+    name, image, command, arguments, mode = told
+    program, is_hidden = _program(command, arguments)
+    repository = repository_of(image)
     if program in _BY_PROGRAM:
-        found = _BY_PROGRAM[program]
-        return _special(container, found)
-    repository = repository_of(container.image)
+        return _special(_BY_PROGRAM[program], name, repository, mode)
     parts = repository.lower().split("/")
-    image = parts[-1]
-    for name, component in _BY_IMAGE.items():
-        if image == name or image.endswith(f"-{name}"):
+    last = parts[-1]
+    for known, component in _BY_IMAGE.items():
+        if last == known or last.endswith(f"-{known}"):
             return component if program is None or is_hidden else None
     if program is not None and not is_hidden:
         return None
-    if container.name in _BY_NAME:
-        return _BY_NAME[container.name]
-    if _OTHER_VENDORS.isdisjoint(parts) and any(image == name or image.endswith(f"-{name}") for name in _PLUGIN_IMAGES):
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if _OTHER_VENDORS.isdisjoint(parts) and any(last == one or last.endswith(f"-{one}") for one in _PLUGIN_IMAGES):
         return Component.DEVICE_PLUGIN
-    return Component.OPERATOR if image == "gpu-operator" and program is None else None
+    return Component.OPERATOR if last == "gpu-operator" and program is None else None
 
 
 def recognise(spec: PodSpec) -> Component | None:
@@ -209,16 +217,15 @@ def parse_version(text: str) -> tuple[int, int, int] | None:
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
-def _program(container: Container) -> tuple[str | None, bool]:
+def _program(command: tuple[str, ...], arguments: tuple[str, ...]) -> tuple[str | None, bool]:
     """Return the program's base name, and whether a script hides it; None where the image's own entry point runs.
 
     Arguments without a command go to the image's entry point, and name no program.
     """
-    command = container.command or ()
     if not command:
         return None, False
     first = posixpath.basename(command[0])
-    rest = [*command[1:], *(container.args or ())]
+    rest = [*command[1:], *arguments]
     if first in _BEFORE_PROGRAM:
         words = [word for word in rest if not word.startswith("-") and not _ASSIGNMENT.match(word)]
         first, rest = (posixpath.basename(words[0]), rest[rest.index(words[0]) + 1 :]) if words else (first, [])
@@ -237,12 +244,11 @@ def _run_by(script: str) -> Iterator[str]:
                 break
 
 
-def _special(container: Container, found: Component) -> Component | None:
+def _special(found: Component, name: str, repository: str, mode: str | None) -> Component | None:
     """Tell apart what one program does under several names (nvidia-validator, nvidia-driver)."""
     if found is Component.VALIDATOR:
-        mode = next((one.value for one in container.env or () if one.name == "COMPONENT"), None)
-        return Component.NODE_STATUS_EXPORTER if mode == "metrics" or "status-exporter" in container.name else found
-    if found is Component.DRIVER and "vgpu-manager" in f"{container.name} {repository_of(container.image)}":
+        return Component.NODE_STATUS_EXPORTER if mode == "metrics" or "status-exporter" in name else found
+    if found is Component.DRIVER and "vgpu-manager" in f"{name} {repository}":
         return None
     return found
 
@@ -392,14 +398,14 @@ class Stack:
         """
         found: list[tuple[DaemonSet, Rejection]] = []
         for one in self.of(component):
-            why = need(rejection(one.object, node, taints=taints, conditions=False))
+            why = need(one.rejection(node, taints=taints, conditions=False))
             if why is None:
                 return ()
             found.append((one, why))
         return tuple(found)
 
 
-def kept_off(labels: "dict[str, str]", keys: tuple[str, ...]) -> str | None:
+def kept_off(labels: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
     """Return what keeps the operator's operands off a node on purpose, None if nothing does.
 
     `keys`: the labels by which an operand selects. A person's `false` is honoured by the operator, and a node

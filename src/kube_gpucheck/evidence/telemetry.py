@@ -17,7 +17,7 @@ from kube_gpucheck.evidence.documents import (
 )
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.scheduling import selects
-from kube_gpucheck.evidence.stack import Component, recognise
+from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.model import Reading
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Telemetry:
         """Pods that are dcgm-exporters and belong to no DaemonSet, in order of name."""
         found = []
         for pod in need(self.cluster.readable_pods):
-            document = need(pod.object)
-            owned = any(owner.kind == "DaemonSet" for owner in document.metadata.owner_references)
-            if not owned and recognise(document.spec) is Component.DCGM_EXPORTER:
-                found.append(pod)
+            if need(pod.component) is Component.DCGM_EXPORTER:
+                owners = need(pod.object).metadata.owner_references
+                if not any(owner.kind == "DaemonSet" for owner in owners):
+                    found.append(pod)
         return tuple(found)
 
     def services(self, exporter: "DaemonSet") -> Reading[tuple[ServiceDocument, ...]]:

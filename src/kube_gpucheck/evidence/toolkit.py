@@ -83,7 +83,7 @@ class Toolkit:
         nothing is known to be absent.
         """
         packaged: Missing | None = None
-        for place, path in enumerate((*(posixpath.join(folder, program) for folder in FOLDERS), *more)):
+        for place, path in enumerate((*(f"{folder}/{program}" for folder in FOLDERS), *more)):
             entry = self.host.entry(path)
             if isinstance(entry, Missing):
                 if entry.kind is not MissingKind.NOT_ASKED:

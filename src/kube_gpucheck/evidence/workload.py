@@ -10,16 +10,15 @@ import msgspec
 
 from kube_gpucheck.evidence.allocation import nvidia_resources
 from kube_gpucheck.evidence.deviceplugin import brief
-from kube_gpucheck.evidence.documents import Container, ContainerStatus
+from kube_gpucheck.evidence.documents import Container, ContainerStatus, PodSpec
 from kube_gpucheck.evidence.engine import not_asked
 from kube_gpucheck.evidence.readings import attempt, derived, need
-from kube_gpucheck.evidence.stack import recognise
 from kube_gpucheck.model import Missing, MissingKind, Reading
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.gpu import Gpu
     from kube_gpucheck.evidence.node import Node
-    from kube_gpucheck.evidence.pod import Pod
+    from kube_gpucheck.evidence.pod import Pod, PodOutline
 
 VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
 HIDDEN: Final = frozenset({"", "none", "void"})
@@ -58,28 +57,32 @@ _SIGHTS: Final = (
 
 def is_stack(pod: "Pod") -> Reading[bool]:
     """Return whether a pod is part of the GPU stack, or made by it for a test of its own."""
+    return attempt(lambda: _is_stack(need(pod.outline)))
 
-    def derive() -> bool:
-        document = need(pod.object)
-        labels = document.metadata.labels or {}
-        return recognise(document.spec) is not None or labels.get("app") in _STACK_WORKLOADS
 
-    return attempt(derive)
+def _is_stack(pod: "PodOutline") -> bool:
+    return pod.component is not None or pod.app in _STACK_WORKLOADS
 
 
 def asks_for_gpu(pod: "Pod") -> Reading[bool]:
     """Return whether a pod outside the GPU stack asks for a resource in NVIDIA's domain."""
-    return attempt(lambda: bool(need(pod.gpu_request)) and not need(is_stack(pod)))
+    return attempt(lambda: _asks_for_gpu(need(pod.outline)))
+
+
+def _asks_for_gpu(pod: "PodOutline") -> bool:
+    return bool(pod.gpu_request) and not _is_stack(pod)
 
 
 def asks_and_lives(pod: "Pod") -> Reading[bool]:
     """Return whether a pod outside the GPU stack asks for GPUs and has not ended."""
-    return attempt(lambda: need(asks_for_gpu(pod)) and not need(pod.is_finished))
+    return attempt(lambda: _asks_for_gpu(need(pod.outline)) and not need(pod.is_finished))
 
 
 def asks_or_was_refused(pod: "Pod") -> Reading[bool]:
     """Return whether a pod outside the GPU stack asks for GPUs and has not ended, or was refused at admission."""
-    return attempt(lambda: need(asks_for_gpu(pod)) and (not need(pod.is_finished) or need(refusal(pod)) is not None))
+    return attempt(
+        lambda: _asks_for_gpu(need(pod.outline)) and (not need(pod.is_finished) or need(refusal(pod)) is not None)
+    )
 
 
 def runs_under_nvidia(pod: "Pod") -> Reading[bool]:
@@ -90,7 +93,7 @@ def runs_under_nvidia(pod: "Pod") -> Reading[bool]:
     """
 
     def derive() -> bool:
-        name = need(pod.object).spec.runtime_class_name
+        name = need(pod.runtime_class)
         if not name:
             node = need(pod.cluster.nodes_by_name).get(pod.node_name or "")
             default = None if node is None else node.runtime.default_is_nvidia
@@ -113,9 +116,10 @@ def may_fail_for_nvidia(pod: "Pod") -> Reading[bool]:
     """Return whether a pod outside the stack asks for GPUs, runs under NVIDIA's handler, or failed and names it."""
 
     def derive() -> bool:
-        named = need(pod.object).spec.runtime_class_name is not None
-        told = bool(need(pod.gpu_request)) or any(_failure(status) for status in need(pod.statuses))
-        return (told or (named and need(runs_under_nvidia(pod)))) and not need(is_stack(pod))
+        known = need(pod.outline)
+        named = known.runtime_class is not None
+        told = bool(known.gpu_request) or (not known.is_even and any(_failure(status) for status in need(pod.statuses)))
+        return (told or (named and need(runs_under_nvidia(pod)))) and not _is_stack(known)
 
     return attempt(derive)
 
@@ -124,8 +128,10 @@ def refusal(pod: "Pod") -> Reading[str | None]:
     """Return in the kubelet's words why it refused a pod that the scheduler sent, None if it did not."""
 
     def derive() -> str | None:
+        if need(pod.outline).phase != "Failed":
+            return None
         status = need(pod.object).status
-        if status.phase == "Failed" and (_ADMISSION.match(status.reason) or _ADMISSION.match(status.message)):
+        if _ADMISSION.match(status.reason) or _ADMISSION.match(status.message):
             return brief(f"{status.reason}: {status.message}")
         return None
 
@@ -203,10 +209,11 @@ def was_given_a_gpu(pod: "Pod") -> Reading[bool]:
     """
 
     def derive() -> bool:
-        if need(pod.runs_with_gpu):
-            return True
-        if need(pod.object).status.phase != "Failed" or not need(pod.gpu_request):
+        known = need(pod.outline)
+        if not known.gpu_request or known.phase not in {"Running", "Failed"}:
             return False
+        if known.phase == "Running":
+            return True
         ends = (status.state.terminated for status in need(pod.statuses))
         if not any(one is not None and one.reason == "Error" for one in ends):
             return False
@@ -222,11 +229,13 @@ def may_see_gpus(pod: "Pod") -> Reading[bool]:
     """
 
     def derive() -> bool:
-        mine = _unasking(pod)
-        if any(environment(one, VISIBLE) is not None or _log_asked(pod, one) for one in mine):
-            return not need(is_stack(pod))
-        named = need(pod.object).spec.runtime_class_name is not None
-        return bool(mine) and named and need(runs_under_nvidia(pod)) and not need(is_stack(pod))
+        known = need(pod.outline)
+        if known.names_devices or (
+            _logs_asked(pod) and any(_log_asked(pod, one) for one in unasking_containers(need(pod.object).spec))
+        ):
+            return not _is_stack(known)
+        named = known.runtime_class is not None
+        return known.is_unasking and named and need(runs_under_nvidia(pod)) and not _is_stack(known)
 
     return attempt(derive)
 
@@ -240,7 +249,7 @@ def sight(pod: "Pod") -> Reading[str | None]:
     def derive() -> str | None:
         statuses = {status.name: status for status in need(pod.statuses)}
         handled: bool | None = None
-        for container in _unasking(pod):
+        for container in unasking_containers(need(pod.object).spec):
             value = environment(container, VISIBLE)
             if value is not None and value not in HIDDEN:
                 handled = need(runs_under_nvidia(pod)) if handled is None else handled
@@ -279,10 +288,11 @@ def has_run(pod: "Pod") -> Reading[bool]:
     )
 
 
-def _unasking(pod: "Pod") -> tuple[Container, ...]:
-    if need(pod.object).spec.resource_claims:
+def unasking_containers(spec: PodSpec) -> tuple[Container, ...]:
+    """Return the containers that ask for no GPU, init containers first; none where the pod has resource claims."""
+    if spec.resource_claims:
         return ()
-    return tuple(one for one in need(pod.containers) if not _asks(one))
+    return tuple(one for one in (*(spec.init_containers or ()), *spec.containers) if not _asks(one))
 
 
 def _asks(container: Container) -> bool:
@@ -293,7 +303,11 @@ def _asks(container: Container) -> bool:
 
 
 def _log_asked(pod: "Pod", container: Container) -> bool:
-    return f"{pod.namespace}/{pod.name}/{container.name}" in pod.cluster.bundle.manifest.asked.logs
+    return pod.cluster.bundle.asks_log(f"{pod.namespace}/{pod.name}/{container.name}")
+
+
+def _logs_asked(pod: "Pod") -> bool:
+    return pod.cluster.bundle.asks_logs_of(f"{pod.namespace}/{pod.name}")
 
 
 class Device(msgspec.Struct, frozen=True):

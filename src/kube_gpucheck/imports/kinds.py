@@ -1,20 +1,14 @@
-"""What kubectl's answers mean: a kind's API group, a refusal's kind, a log that is an error, what is pruned.
+"""What kubectl's answers mean: a kind's API group, a refusal's kind, a log that is an error.
 
 Reads no file. Shared by every importer of what kubectl printed.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kube_gpucheck.evidence.dumps import tool_error
 from kube_gpucheck.model import MissingKind
-
-MAX_NODE_IMAGES: Final = 50
-"""A node's image list longer than this is cut down to the GPU stack's names."""
-
-NEVER: Final = frozenset({"secrets"})
-"""Kinds that are never kept."""
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     group: tuple(plurals.split())
@@ -59,12 +53,6 @@ names a kind without its group, and an empty list does not tell it."""
 
 _GROUP_OF: Final = {plural: group for group, plurals in GROUPS.items() for plural in plurals}
 
-_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9][a-z0-9.-]{0,252})?")
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-
-_STACK_IMAGE: Final = re.compile(r"nvidia|cuda|gpu|dcgm|nfd|node-feature|cloud-native", re.IGNORECASE)
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-
 _NOT_SERVED: Final = re.compile(
     r"the server doesn't have a resource type|the server could not find the requested resource|no matches for kind",
     re.IGNORECASE,
@@ -74,6 +62,7 @@ _FORBIDDEN: Final = re.compile(
 )
 _TIMEOUT: Final = re.compile(r"timed? ?out|deadline exceeded|timeout", re.IGNORECASE)
 
+_PREFIX: Final = re.compile(r"\A(?:Defaulted container .{1,4000}? )?Error from server(?: \(\w+\))?: ")
 _DEFAULTED: Final = re.compile(r"Defaulted container [^\n]{0,4000}\n")
 _NO_LOG: Final = re.compile(
     r"Error from server(?: \(\w+\))?: |unable to retrieve container logs for |"
@@ -126,16 +115,6 @@ def full_name(plural: str, value: Any) -> str:  # noqa: ANN401  decoded JSON
     return f"{plural}.{group}" if group else plural
 
 
-def is_kind(name: str) -> bool:
-    """Tell whether a text can be a kind's name, and so a file's."""
-    return _KIND.fullmatch(name) is not None
-
-
-def is_name(name: str) -> bool:
-    """Tell whether a text can be the name of a node, namespace, pod or container, and so part of a file's."""
-    return _NAME.fullmatch(name) is not None
-
-
 def not_served(reason: str) -> bool:
     """Tell whether kubectl said that the server has no such kind."""
     return _NOT_SERVED.search(reason) is not None
@@ -146,6 +125,11 @@ def kind_of_failure(reason: str) -> MissingKind:
     if _FORBIDDEN.search(reason):
         return MissingKind.FORBIDDEN
     return MissingKind.TIMEOUT if _TIMEOUT.search(reason) else MissingKind.ERROR
+
+
+def words_of_server(error: str) -> str:
+    """Return what the API server said, of what kubectl printed: it puts the Status's reason before its message."""
+    return _PREFIX.sub("", error, count=1)
 
 
 def error_in_place_of_log(content: bytes) -> str | None:
@@ -172,17 +156,3 @@ def _short(content: bytes) -> str | None:
         return None
     text = content.decode("utf-8", "replace").strip()
     return text if text.count("\n") <= 2 else None  # noqa: PLR2004  an error is a line, with a warning or two
-
-
-def prune(kind: str, item: Any) -> Iterator[str]:  # noqa: ANN401  decoded JSON
-    """Take out of an object what the fixed denylist names. Yields each path that was there; changes the object."""
-    metadata = mapping(mapping(item).get("metadata"))
-    if metadata.pop("managedFields", None) is not None:
-        yield "metadata.managedFields"
-    if mapping(metadata.get("annotations")).pop(_LAST_APPLIED, None) is not None:
-        yield f"metadata.annotations.{_LAST_APPLIED}"
-    status = mapping(mapping(item).get("status"))
-    images = sequence(status.get("images"))
-    if kind == "nodes" and len(images) > MAX_NODE_IMAGES:
-        status["images"] = [image for image in images if _STACK_IMAGE.search(str(mapping(image).get("names")))]
-        yield "status.images"

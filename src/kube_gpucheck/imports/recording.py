@@ -29,10 +29,12 @@ from kube_gpucheck.evidence.bundle import (
     Read,
     RunRecord,
 )
+from kube_gpucheck.evidence.names import NEVER, is_kind, is_name
+from kube_gpucheck.evidence.pruning import PRUNED, prune_object
+from kube_gpucheck.evidence.redaction import Redactor
 from kube_gpucheck.evidence.store import FolderStore
 from kube_gpucheck.imports import hostdumps, kinds
 from kube_gpucheck.imports.kinds import mapping, sequence
-from kube_gpucheck.imports.redaction import Redactor
 from kube_gpucheck.model import MissingEvidence, MissingKind
 
 KIND: Final = "recording"
@@ -98,7 +100,6 @@ class _Recording:
         self._logs: list[str] = []
         self._hosts: dict[str, _Host] = {}
         self._missing: list[MissingEvidence] = []
-        self._pruned: set[str] = set()
         self._pods: list[tuple[str, str, frozenset[str]]] = []
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._when = datetime.datetime.fromtimestamp(0, tz=datetime.timezone.utc)
@@ -140,7 +141,7 @@ class _Recording:
             modelled_on=modelled_on,
             not_real=not_real,
             missing=(*self._missing, *(one for _, host in hosts for one in host.missing())),
-            pruned=tuple(sorted(self._pruned)),
+            pruned=PRUNED,
             redacted=self._redactor.counts(),
         )
 
@@ -155,7 +156,7 @@ class _Recording:
             return
         where = self._folder / "objects.json"
         document = _json_object(where, content)
-        lists = {key: value for key, value in document.items() if key.partition(".")[0].lower() not in kinds.NEVER}
+        lists = {key: value for key, value in document.items() if key.partition(".")[0].lower() not in NEVER}
         if not any("items" in mapping(value) or "error" in mapping(value) for value in lists.values()):
             msg = f"{where}: no member of it is a list of Kubernetes objects; a recording has one a kind, {_LISTS}"
             raise BundleError(msg)
@@ -163,7 +164,7 @@ class _Recording:
         refused: set[str] = set()
         for plural, value in lists.items():
             name = kinds.full_name(plural, value)
-            if not kinds.is_kind(name):
+            if not is_kind(name):
                 reason = f"'{plural}' is no name of a kind"
                 self._missing.append(MissingEvidence("api", MissingKind.UNPARSABLE, reason, "objects.json"))
                 continue
@@ -175,15 +176,18 @@ class _Recording:
             elif kinds.not_served(failure[1]):
                 refused.add(name)
             else:
-                self._missing.append(MissingEvidence(f"api/{name}", *failure, f"objects.json#{plural}"))
+                self._missing.append(MissingEvidence(f"api/{name}", *failure, f"api/{name}"))
         self._write_discovery(answered, refused)
 
     def _write_list(self, name: str, value: Mapping[str, Any]) -> None:
-        items = [item for item in value["items"] if mapping(item).get("kind") != "Secret"]
+        items = [
+            prune_object(name, item) if isinstance(item, dict) else item
+            for item in value["items"]
+            if mapping(item).get("kind") != "Secret"
+        ]
         for item in items:
-            self._pruned.update(kinds.prune(name, item))
             metadata = mapping(mapping(item).get("metadata"))
-            if name == "nodes" and kinds.is_name(str(metadata.get("name"))):
+            if name == "nodes" and is_name(str(metadata.get("name"))):
                 self._nodes[str(metadata.get("name"))] = mapping(item)
             elif name == "pods":
                 spec = mapping(mapping(item).get("spec"))
@@ -236,7 +240,7 @@ class _Recording:
 
     def _read_container_log(self, path: str, name: str) -> None:
         place = self._container(name.removesuffix(".previous"))
-        if place is None or not all(kinds.is_name(part) for part in place):
+        if place is None or not all(is_name(part) for part in place):
             return
         previous = name.endswith(".previous")
         asked = "/".join(place) + ("/previous" if previous else "")
@@ -244,7 +248,9 @@ class _Recording:
         content = self._left.pop(path)
         error = kinds.error_in_place_of_log(content)
         if error is not None:
-            self._missing.append(MissingEvidence(f"logs/{asked}", kinds.kind_of_failure(error), error, path))
+            evidence = f"logs/{asked}"
+            kind, reason = kinds.kind_of_failure(error), kinds.words_of_server(error)
+            self._missing.append(MissingEvidence(evidence, kind, reason, evidence))
         else:
             self._write(f"cluster/logs/{'_'.join(place)}{'.previous' if previous else ''}.log", content)
 
@@ -286,7 +292,7 @@ class _Recording:
         if len(self._nodes) == 1:
             return next(iter(self._nodes))
         words = self._left.get("host/uname.txt", self._left.get("uname.txt", b"")).decode("utf-8", "replace").split()
-        own = words[1] if len(words) > 1 and words[0] == "Linux" and kinds.is_name(words[1].lower()) else None
+        own = words[1] if len(words) > 1 and words[0] == "Linux" and is_name(words[1].lower()) else None
         if not self._nodes:
             return own or "host"
         if own is None:
@@ -525,7 +531,7 @@ def _failure(value: Any) -> tuple[MissingKind, str] | None:  # noqa: ANN401  dec
         return MissingKind.UNPARSABLE, f"not a list of objects but {kinds.kind_of(value)}"
     if "error" in value:
         reason = " ".join(str(value["error"]).split())
-        return kinds.kind_of_failure(reason), reason
+        return kinds.kind_of_failure(reason), kinds.words_of_server(reason)
     if not isinstance(value.get("items"), list):
         return MissingKind.UNPARSABLE, f"'items' is not a list but {kinds.kind_of(value.get('items'))}"
     if mapping(value.get("metadata")).get("continue"):

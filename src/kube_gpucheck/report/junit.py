@@ -4,9 +4,10 @@ Never a silent pass: a case without failure, error or skip means that every subj
 passed, or has a fault below `--fail-on` and its text under `system-out`.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
 from xml.etree import ElementTree as ET
 
 from junit_xml import TestCase, TestSuite
@@ -27,6 +28,9 @@ _FINDING: Final = 8_192
 _ATTRIBUTE: Final = 1_024
 """Characters of a message, which CI servers show in one line."""
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")
+
+
+Thing = TypeVar("Thing")
 
 
 class _Parts(NamedTuple):
@@ -65,24 +69,25 @@ def _parts(result: CheckResult, run: Run, explained: Mapping[tuple[str, Subject]
     broken = judgements[Outcome.BROKEN]
     total = len(result.passed) + len(result.others)
     error = failure = skipped = None
-    output = [_fault_text(one, explained) for one in lesser]
+    fault_text = functools.partial(_fault_text, explained=explained)
+    output = [fault_text(one) for one in lesser]
     standing = result.outcome(fail_on=run.fail_on)
     if broken:
         message = f"{_share('crashed', broken, total)}: {last_line(broken[0].reason)}"
-        error = (message, _together([_reason_text(one) for one in broken]))
-        output = [_fault_text(one, explained) for one in severe] + output
+        error = (message, _together(broken, _reason_text))
+        output = [fault_text(one) for one in severe] + output
     elif severe:
         message = f"{_share('fault', severe, total)}: {severe[0].seen}"
-        failure = (message, _together([_fault_text(one, explained) for one in severe]))
+        failure = (message, _together(severe, fault_text))
     elif standing in {Outcome.UNKNOWN, Outcome.NOT_ASKED, Outcome.NOT_APPLICABLE}:
         skipping = judgements[standing]
         skipped = _skip(OUTCOME_WORDS[standing], skipping, total)
     for outcome in (Outcome.UNKNOWN, Outcome.NOT_ASKED):
         left = judgements[outcome]
         if left and (skipped is None or outcome is not standing):
-            reasons = _together([_reason_text(one) for one in left])
+            reasons = _together(left, _reason_text)
             output.append(f"{_share(OUTCOME_WORDS[outcome], left, total)}\n{reasons}")
-    return _Parts(error, failure, skipped, _together(output))
+    return _Parts(error, failure, skipped, _together(output, str))
 
 
 def _skip(word: str, judgements: Sequence[Judgement], total: int) -> tuple[str, str]:
@@ -90,7 +95,7 @@ def _skip(word: str, judgements: Sequence[Judgement], total: int) -> tuple[str, 
         return "no subject was judged", ""
     reasons = list(dict.fromkeys(_with_option(one) for one in judgements))
     message = f"{_share(word, judgements, total)}: {names_phrase(reasons, 2)}"
-    return message, _together([_reason_text(one) for one in judgements])
+    return message, _together(judgements, _reason_text)
 
 
 def _verdict_parts(run: Run) -> _Parts:
@@ -100,7 +105,7 @@ def _verdict_parts(run: Run) -> _Parts:
         error=said if run.verdict is Verdict.ERROR else None,
         failure=said if run.verdict is Verdict.FAULTS else None,
         skipped=said if run.verdict is Verdict.UNKNOWN else None,
-        output=_together(f"{one.evidence}: {one.kind.value}: {one.reason}" for one in run.missing),
+        output=_together(run.missing, lambda one: f"{one.evidence}: {one.kind.value}: {one.reason}"),
     )
 
 
@@ -214,17 +219,15 @@ def _with_option(judgement: Judgement) -> str:
     return f"{reason} (add {judgement.option})" if judgement.option else reason
 
 
-def _together(texts: Iterable[str]) -> str:
-    """Return the texts one under the other; what does not fit into a case is counted."""
+def _together(things: Sequence[Thing], text_of: Callable[[Thing], str]) -> str:
+    """Return the texts one under the other; from the first on that does not fit into a case, they are counted."""
     kept: list[str] = []
     room = LONG - _ATTRIBUTE
-    left_out = 0
-    for text in texts:
-        if len(text) <= room:
-            kept.append(text)
-            room -= len(text) + 1
-        else:
-            left_out += 1
-    if left_out:
-        kept.append(f"and {count_of(left_out, 'more subject')}; the JSON report has all")
+    for place, thing in enumerate(things):
+        text = text_of(thing)
+        if len(text) > room:
+            kept.append(f"and {count_of(len(things) - place, 'more subject')}; the JSON report has all")
+            break
+        kept.append(text)
+        room -= len(text) + 1
     return "\n".join(kept)

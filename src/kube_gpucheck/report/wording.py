@@ -76,15 +76,19 @@ def checks_phrase(results: Sequence[CheckResult]) -> str:
 
 def subjects_phrase(subjects: Sequence[Subject], shown: int = 3) -> str:
     """Return the first few subjects by name, and how many more there are."""
-    return names_phrase([str(subject) for subject in subjects], shown)
+    return _phrase([str(subject) for subject in subjects[: shown + 1]], len(subjects), shown)
 
 
 def names_phrase(names: Sequence[str], shown: int = 3) -> str:
     """Return the first few names, and how many more there are: "a, b, c and 3,997 more"."""
-    safe = [one_line(name) for name in names[: shown + 1]]
-    if len(names) <= shown + 1:  # "and 1 more" takes the room that the name itself would
+    return _phrase(names[: shown + 1], len(names), shown)
+
+
+def _phrase(names: Sequence[str], count: int, shown: int) -> str:
+    safe = [one_line(name) for name in names]
+    if count <= shown + 1:  # "and 1 more" takes the room that the name itself would
         return ", ".join(safe)
-    return f"{', '.join(safe[:shown])} and {len(names) - shown:,} more"
+    return f"{', '.join(safe[:shown])} and {count - shown:,} more"
 
 
 def subjects_count(subjects: Iterable[Subject]) -> str:

@@ -11,7 +11,6 @@ from kube_gpucheck.evidence.deviceplugin import hides_all, is_running, live_pods
 from kube_gpucheck.evidence.discovery import DISCOVERY_LABEL, PCI_LABEL
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.runtime import class_is_nvidia
-from kube_gpucheck.evidence.stack import recognise
 from kube_gpucheck.model import Missing, MissingKind, Seen
 
 _DEVICE_PLUGINS: Final = (Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN)
@@ -210,7 +209,7 @@ def exporter_was_killed_for_memory(context: Context) -> bool:
 
 
 def _pods_of(context: Context, component: Component) -> Iterable[Pod]:
-    return (pod for pod in need(context.cluster.readable_pods) if recognise(need(pod.object).spec) is component)
+    return (pod for pod in need(context.cluster.readable_pods) if need(pod.component) is component)
 
 
 def _was_killed(pods: Iterable[Pod]) -> bool:
@@ -374,7 +373,7 @@ def mps_daemon_is_not_on_the_node(context: Context) -> bool:
     def lacks(node: Node) -> bool:
         if need(node.plugin.config).sharing.strategy != "mps":
             return False
-        return not any(recognise(need(pod.object).spec) is Component.MPS_CONTROL_DAEMON for pod in need(node.pods))
+        return not any(need(pod.component) is Component.MPS_CONTROL_DAEMON for pod in need(node.pods))
 
     return any_node(context, lacks)
 
