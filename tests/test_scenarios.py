@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import suite
 from kube_gpucheck.errors import ScenarioError
-from kube_gpucheck.evidence.bundle import Bundle, ListRecord, open_bundle
+from kube_gpucheck.evidence.bundle import Bundle, open_bundle
+from kube_gpucheck.evidence.lists import ListRecord
 from kube_gpucheck.model import Missing, MissingKind, Seen
 from kube_gpucheck.simulate.scenario import Library, merge
 

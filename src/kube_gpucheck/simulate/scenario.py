@@ -29,6 +29,8 @@ from kube_gpucheck.evidence.bundle import (
 )
 from kube_gpucheck.evidence.store import is_safe
 from kube_gpucheck.model import MissingEvidence, MissingKind
+from kube_gpucheck.simulate.generate import generated_files, write_generated
+from kube_gpucheck.simulate.generated.plan import GeneratedCluster
 
 
 class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,11 +70,12 @@ class ServedGroups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"base": "from"}):
     """A scenario's recipe, as it is written."""
 
-    base: str
+    base: str = ""
+    generate: GeneratedCluster | None = None
     about: str = ""
     at: Annotated[datetime.datetime, msgspec.Meta(tz=True)] | None = None
     alive: bool = False
-    provenance: str = "hand-made"
+    provenance: str | None = None
     modelled_on: str | None = None
     not_real: tuple[str, ...] = ()
     host: Mapping[str, Mapping[str, str | dict[str, Any] | None]] = {}
@@ -141,8 +144,27 @@ class Library:
             ScenarioError: there is none of that name, or its recipe is wrong.
             BundleError: the folder cannot be written.
         """
+        spec = self._only_generated(name)
+        if spec is not None:
+            write_generated(folder, spec, self._host(spec, (name,)))
+            return
         manifest, files = self._make(name, ())
         write_bundle(folder, manifest, files)
+
+    def _host(self, spec: GeneratedCluster, above: tuple[str, ...]) -> Bundle | None:
+        """Return the bundle whose reads the generated nodes are to have, None where they have none."""
+        if not spec.host:
+            return None
+        manifest, files = self._make(spec.host, above)
+        return memory_bundle(spec.host, {**files, "bundle.json": encode_manifest(manifest, files)})
+
+    def _only_generated(self, name: str) -> GeneratedCluster | None:
+        """Return what a scenario generates, None where anything else is in its recipe: that is built in memory."""
+        path = self._scenarios / f"{name}.yaml"
+        recipe = _recipe(path) if is_safe(name) and path.is_file() else None
+        if recipe is None or msgspec.structs.replace(recipe, about="") != Recipe(generate=recipe.generate):
+            return None
+        return recipe.generate
 
     def _make(self, name: str, above: tuple[str, ...]) -> tuple[Manifest, dict[str, bytes]]:
         if name in above:
@@ -159,16 +181,23 @@ class Library:
             msg = f"no scenario or bundle is called '{name}'{origin}; 'gpucheck list scenarios' shows them"
             raise ScenarioError(msg)
         recipe = _recipe(path)
-        manifest, files = self._make(recipe.base, (*above, name))
+        if recipe.generate is None:
+            manifest, files = self._make(recipe.base, (*above, name))
+        else:
+            manifest, files = generated_files(recipe.generate, self._host(recipe.generate, (*above, name)))
         return _Kitchen(path, recipe, manifest, files).cook(name)
 
 
 def _recipe(path: Path) -> Recipe:
     try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes()), Recipe, strict=False)
+        recipe = msgspec.convert(yaml.safe_load(path.read_bytes()), Recipe, strict=False)
     except (yaml.YAMLError, msgspec.ValidationError, OSError, RecursionError) as error:
         msg = f"{path}: {' '.join(str(error).split())}; the recipe's fields are described in docs/scenarios.md"
         raise ScenarioError(msg) from error
+    if bool(recipe.base) == (recipe.generate is not None):
+        msg = f"{path}: a recipe starts 'from' a bundle or scenario, or it has 'generate'; give one of the two"
+        raise ScenarioError(msg)
+    return recipe
 
 
 class _Kitchen:
@@ -217,8 +246,8 @@ class _Kitchen:
         made = msgspec.structs.replace(
             manifest,
             run=record,
-            provenance=recipe.provenance,
-            modelled_on=recipe.modelled_on or manifest.modelled_on or recipe.base,
+            provenance=recipe.provenance or ("hand-made" if recipe.generate is None else manifest.provenance),
+            modelled_on=recipe.modelled_on or manifest.modelled_on or recipe.base or None,
             not_real=tuple(dict.fromkeys((*manifest.not_real, *recipe.not_real))),
             asked=Asked(
                 tuple(self._api),
