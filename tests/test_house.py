@@ -237,7 +237,6 @@ def test_the_host_collector_imports_the_standard_library_pynvml_and_the_deadline
     assert broken == []
 
 
-@pytest.mark.skipif(not (LIBRARY / "cli.py").exists(), reason="there is no command yet")
 def test_importing_the_command_loads_nothing_slow() -> None:
     """Judges the installed package."""
     program = f"import json, sys, {PACKAGE}.cli; print(json.dumps(sorted(sys.modules)))"
