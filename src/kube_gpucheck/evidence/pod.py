@@ -27,8 +27,8 @@ class PodOutline(msgspec.Struct, frozen=True, gc=False):
     `place`: where it stands in the list. `controllers`: UIDs of the owners that control it. `app`: its label of that
     name. `is_unasking`: a container asks for no GPU, and `names_devices`: such a one is given the variable
     NVIDIA_VISIBLE_DEVICES. `running`: how many containers run, `nameless`: how many of them without an imageID.
-    `is_even`: no container waits or has ever ended; `is_silent`: nor does its status say anything else, or a condition
-    that it is not True. The other fields are those of `Pod`.
+    `is_even`: no container waits, or ended with a message; `is_silent`: none ended at all, every condition is True, and
+    the status gives no reason. The other fields are those of `Pod`.
     """
 
     namespace: str
@@ -58,10 +58,8 @@ def outline(document: PodDocument, place: int) -> PodOutline:
     statuses = (*(status.init_container_statuses or ()), *(status.container_statuses or ()))
     running = [one for one in statuses if one.state.running is not None]
     unasking = unasking_containers(spec)
-    even = not any(
-        one.state.waiting or one.state.terminated or one.last_state.terminated or one.last_state.waiting
-        for one in statuses
-    )
+    states = [state for one in statuses for state in (one.state, one.last_state)]
+    even = not any(one.waiting or (one.terminated and one.terminated.message) for one in states)
     return PodOutline(
         namespace=intern(metadata.namespace or "default"),
         name=metadata.name,
@@ -75,6 +73,7 @@ def outline(document: PodDocument, place: int) -> PodOutline:
         is_leaving=metadata.deletion_timestamp is not None,
         is_even=even,
         is_silent=even
+        and not any(one.terminated for one in states)
         and not (status.reason or status.message)
         and all(one.status == "True" for one in status.conditions or ()),
         restarts=sum(one.restart_count for one in statuses),
