@@ -10,16 +10,10 @@ import pytest
 import suite
 from kube_gpucheck.evidence import Cluster, Node
 from kube_gpucheck.evidence.allocation import Checkpoint, Fit, parse_checkpoint, placement
-from kube_gpucheck.evidence.deviceplugin import (
-    PluginLog,
-    Serving,
-    Unhealthy,
-    brief,
-    complaint,
-    kubelet_root_of,
-    parse_log,
-    parse_mig,
-)
+from kube_gpucheck.evidence.deviceplugin import Serving
+from kube_gpucheck.evidence.kubeletroot import kubelet_root_of
+from kube_gpucheck.evidence.mig import parse_mig
+from kube_gpucheck.evidence.pluginlog import PluginLog, Unhealthy, brief, complaint, parse_log
 from kube_gpucheck.evidence.sharing import (
     ConfigError,
     PluginConfig,

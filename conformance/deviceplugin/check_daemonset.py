@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kube_gpucheck.evidence import Component, DaemonSet, deviceplugin
+from kube_gpucheck.evidence import Component, DaemonSet, coverage, kubeletroot, podstate
 from kube_gpucheck.judging import Threshold, check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
@@ -20,7 +20,7 @@ RECENT = Threshold("PLG-003-recent", 600, "s", "twice the longest pause of the k
     layer=Layer.DEVICE_PLUGIN,
     severity=Severity.CRITICAL,
     after=("PLG-001", "DSC-002", "CLU-004", "CLU-005", "OPR-007"),
-    among=deviceplugin.is_device_plugin,
+    among=coverage.is_device_plugin,
 )
 def check_plugin_is_wanted_on_each_gpu_node(daemonset: DaemonSet) -> None:
     """The device plugin wants one pod for each GPU node.
@@ -31,7 +31,7 @@ def check_plugin_is_wanted_on_each_gpu_node(daemonset: DaemonSet) -> None:
     if not nodes:
         not_applicable("no node carries a sign of an NVIDIA GPU; CLU-003 judges that")
     wanted = known(daemonset.object, "the DaemonSet").status.desired_number_scheduled
-    missed = known(deviceplugin.uncovered(daemonset), "which GPU nodes it may run on")
+    missed = known(coverage.uncovered(daemonset), "which GPU nodes it may run on")
     missed = tuple(one for one in missed if not one.is_condition or wanted < len(nodes))
     if missed:
         fault(
@@ -40,7 +40,7 @@ def check_plugin_is_wanted_on_each_gpu_node(daemonset: DaemonSet) -> None:
             means=_meaning(missed[0]),
             remedy=_mend(daemonset, missed[0]),
         )
-    if wanted < known(deviceplugin.covered_count(daemonset), "which GPU nodes it may run on"):
+    if wanted < known(coverage.covered_count(daemonset), "which GPU nodes it may run on"):
         fault(
             seen=f"{daemonset.subject} wants {_counted(wanted, 'pod')} for {_counted(len(nodes), 'GPU node')}; "
             "neither its selector nor a "
@@ -54,7 +54,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _meaning(one: deviceplugin.Uncovered) -> str:
+def _meaning(one: coverage.Uncovered) -> str:
     if one.is_condition:
         return f"a condition of {one.node} keeps the plugin's pod away until the node is well again"
     if one.rule == "taint":
@@ -62,7 +62,7 @@ def _meaning(one: deviceplugin.Uncovered) -> str:
     return f"{one.node} lacks what the DaemonSet selects by"
 
 
-def _mend(daemonset: DaemonSet, one: deviceplugin.Uncovered) -> str:
+def _mend(daemonset: DaemonSet, one: coverage.Uncovered) -> str:
     then = "then run 'gpucheck run -k PLG-002'"
     if one.is_condition:
         return f"mend the condition of {one.node} (CLU-004), {then}"
@@ -103,7 +103,7 @@ def _mend(daemonset: DaemonSet, one: deviceplugin.Uncovered) -> str:
         "SHR-001",
         "OPR-003",
     ),
-    among=deviceplugin.is_device_plugin,
+    among=coverage.is_device_plugin,
 )
 def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
     """All pods of the device plugin are Ready and not restarting.
@@ -112,17 +112,17 @@ def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
     """
     wanted = known(daemonset.object, "the DaemonSet").status.desired_number_scheduled
     if not wanted:
-        if known(deviceplugin.uncovered(daemonset), "which GPU nodes it may run on"):
+        if known(coverage.uncovered(daemonset), "which GPU nodes it may run on"):
             fault(
                 seen=f"{daemonset.subject} wants 0 pods, so none is Ready",
                 means="it selects no node; PLG-002 names the term",
                 remedy="mend what PLG-002 names, then run 'gpucheck run -k PLG-003'",
             )
         not_applicable("it wants no pod, and every GPU node is served by another")
-    pods = known(deviceplugin.live_pods(daemonset), "its pods")
+    pods = known(podstate.live_pods(daemonset), "its pods")
     for pod in pods:
         if not known(pod.is_ready, "whether the pod is Ready"):
-            facts = known(deviceplugin.troubles(pod), "the pod's state")
+            facts = known(podstate.troubles(pod), "the pod's state")
             fault(
                 seen=f"{pod.namespace}/{pod.name} on {pod.node_name} is not Ready: "
                 f"{'; '.join(facts) or 'its status gives no reason'}",
@@ -138,9 +138,9 @@ def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
             "it, then run 'gpucheck run -k PLG-003'",
         )
     for pod in pods:
-        restarts = known(deviceplugin.recent_restarts(pod, RECENT.value), "the pod's restarts")
+        restarts = known(podstate.recent_restarts(pod, RECENT.value), "the pod's restarts")
         if restarts >= RESTARTS.value:
-            facts = known(deviceplugin.troubles(pod), "the pod's state")
+            facts = known(podstate.troubles(pod), "the pod's state")
             fault(
                 seen=f"{pod.namespace}/{pod.name} is Ready and has restarted {restarts} times, the last time within "
                 f"{RECENT.value:.0f} s: {'; '.join(facts)}",
@@ -162,7 +162,7 @@ def check_gpu_daemonset_can_make_pods(daemonset: DaemonSet) -> None:
     if not status.desired_number_scheduled:
         not_applicable("it wants no pod; PLG-002, DSC-003 or TEL-001 judge that")
     if status.current_number_scheduled < status.desired_number_scheduled:
-        refused = known(deviceplugin.refused_creation(daemonset), "the events about the DaemonSet")
+        refused = known(podstate.refused_creation(daemonset), "the events about the DaemonSet")
         if refused is not None:
             fault(
                 seen=f"{daemonset.subject} wants {_counted(status.desired_number_scheduled, 'pod')} and has "
@@ -171,8 +171,8 @@ def check_gpu_daemonset_can_make_pods(daemonset: DaemonSet) -> None:
                 remedy=_allow(daemonset, refused),
                 severity=_weight(daemonset),
             )
-    for pod in known(deviceplugin.live_pods(daemonset), "its pods"):
-        missing = known(deviceplugin.unpulled(pod), "the images that the pod waits for")
+    for pod in known(podstate.live_pods(daemonset), "its pods"):
+        missing = known(podstate.unpulled(pod), "the images that the pod waits for")
         if missing is not None:
             fault(
                 seen=f"{pod.namespace}/{pod.name} on {pod.node_name}: {missing}",
@@ -222,17 +222,17 @@ def _allow(daemonset: DaemonSet, message: str) -> str:
     return f"mend what the message names, {then}"
 
 
-@check("PLG-014", layer=Layer.DEVICE_PLUGIN, severity=Severity.CRITICAL, among=deviceplugin.reads_kubelet)
+@check("PLG-014", layer=Layer.DEVICE_PLUGIN, severity=Severity.CRITICAL, among=kubeletroot.reads_kubelet)
 def check_host_paths_lie_under_the_kubelets_root(daemonset: DaemonSet) -> None:
     """The hostPaths of plugin, exporter and DRA plugin lie under the kubelet's real root.
 
     A component that mounts no folder of the kubelet is not judged here.
     """
-    nodes = known(deviceplugin.wanted_nodes(daemonset), "the nodes that it runs on")
+    nodes = known(kubeletroot.wanted_nodes(daemonset), "the nodes that it runs on")
     if not nodes:
         not_applicable("it runs on no GPU node")
     for node in nodes:
-        wrong = known(deviceplugin.misplaced(daemonset, node), f"the kubelet's root folder on {node.name}")
+        wrong = known(kubeletroot.misplaced(daemonset, node), f"the kubelet's root folder on {node.name}")
         if wrong is not None:
             fault(
                 seen=f"{daemonset.subject} mounts {wrong.path}; on {node.name} {wrong.found}",

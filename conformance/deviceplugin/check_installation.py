@@ -1,6 +1,6 @@
 """Device-plugin layer: something serves GPUs, and exactly one thing serves each resource on a node."""
 
-from kube_gpucheck.evidence import Cluster, Node, deviceplugin
+from kube_gpucheck.evidence import Cluster, Node, coverage
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
@@ -11,7 +11,7 @@ def check_something_serves_gpus(cluster: Cluster) -> None:
 
     Whether it works is the business of PLG-002 to PLG-005 and DRA-001.
     """
-    if known(deviceplugin.servers(cluster), "what serves GPUs"):
+    if known(coverage.servers(cluster), "what serves GPUs"):
         return
     nodes = known(cluster.gpu_nodes, "the nodes with a GPU")
     if not nodes:

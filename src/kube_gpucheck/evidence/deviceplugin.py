@@ -1,19 +1,22 @@
-"""The device plugin on one node: its pods, what its log proves, its effective configuration, what it should offer.
+"""The device plugin on one node: its pods, its effective configuration, what it should offer.
 
-Sources: k8s-device-plugin 0.7 to 0.20 (log lines, flags), GKE's container-engine-accelerators, the kubelet's device
+Sources: k8s-device-plugin 0.7 to 0.20 (flags), GKE's container-engine-accelerators, the kubelet's device
 manager (capacity stays and allocatable becomes 0 when a plugin's endpoint ends).
 """
 
-import posixpath
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence.allocation import PLUGIN_FOLDER, nvidia_resources
-from kube_gpucheck.evidence.documents import ConfigMapDocument, Container, PodSpec
+from kube_gpucheck.evidence.allocation import nvidia_resources
+from kube_gpucheck.evidence.coverage import HOST_SERVICE
+from kube_gpucheck.evidence.documents import ConfigMapDocument
 from kube_gpucheck.evidence.gpu import GpuIdentity
+from kube_gpucheck.evidence.mig import parse_mig
+from kube_gpucheck.evidence.pluginlog import PluginLog, parse_log
+from kube_gpucheck.evidence.podspec import Source, hides_all, main_container, only_entry, setting, source_of
+from kube_gpucheck.evidence.podstate import is_running, state_of
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.sharing import (
     CONFIG_LABEL,
@@ -22,174 +25,21 @@ from kube_gpucheck.evidence.sharing import (
     PluginConfig,
     choose_entry,
     parse_config,
-    parse_printed,
 )
-from kube_gpucheck.evidence.stack import Component, UnreadSharing, recognise
+from kube_gpucheck.evidence.stack import Component, UnreadSharing
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
-    from kube_gpucheck.evidence.cluster import Cluster
-    from kube_gpucheck.evidence.daemonset import DaemonSet
     from kube_gpucheck.evidence.node import Node
     from kube_gpucheck.evidence.pod import Pod
 
-_START: Final = re.compile(r"Starting plugins\.|device-plugin started$", re.IGNORECASE)
-_REGISTERED: Final = re.compile(r"Registered device plugin(?: for '([^']{1,300})')? with Kubelet", re.IGNORECASE)
-_PROVIDER_REGISTERED: Final = re.compile(r"device-plugin registered with the kubelet", re.IGNORECASE)
-_STOPPED: Final = re.compile(r"Stopping to serve '([^']{1,300})'")
-_WAITS: Final = re.compile(r"No devices found\. Waiting indefinitely")
-_PLATFORM: Final = re.compile(r"Detected platform: (\w+)")
-_LEGACY_PLATFORM: Final = re.compile(r"Detected (non-)?(NVML|Tegra) platform", re.IGNORECASE)
-_CONFIG: Final = re.compile(r"Running with config:")
-_XID: Final = re.compile(r"XidCriticalError: Xid=(\d+) on Device=([^\s,;]+)")
-_UNHEALTHY: Final = re.compile(r"'([^']{1,300})' device marked unhealthy: (\S+)")
-_TOO_OLD: Final = re.compile(r"Device (\S+) is too old to support healthchecking")
-_SKIPS: Final = re.compile(r"Skipping registration with Kubelet")
-_NO_SOCKET: Final = re.compile(r"(/\S{0,300}kubelet\.sock)\S*:[^\n]{0,200}no such file or directory", re.IGNORECASE)
-_NO_LIBRARY: Final = re.compile(
-    r"ERROR_LIBRARY_NOT_FOUND|could not load NVML library|libnvidia-ml\.so[.\d]*: cannot open shared object",
-    re.IGNORECASE,
-)
-_LOST: Final = re.compile(r"(?:unable to|failed to) retrieve container logs for ")
-_KLOG: Final = re.compile(r"[IWEF]\d{4} [\d:.]{8,15} +\d+ [^\]\s]{1,80}\] ?")
-_DATED: Final = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ")
-_FATAL: Final = re.compile(r"error starting plugins|panic:|fatal|unable to (?:load|parse|create)", re.IGNORECASE)
-_COMPLAINT: Final = re.compile(
-    r"^(?:[EF]\d{4} )|\b(?:error|failed|fatal|panic|could not|cannot|unable)\b", re.IGNORECASE
-)
-_HINT: Final = re.compile(r"If this is (?:not )?a GPU node|You can (?:check|learn)|Failed to start one or more plugins")
-_MAX_LINE: Final = 4_000
-_SHOWN: Final = 360
-
-_HOST_SERVICE: Final = re.compile(r"Bottlerocket|EKS Auto|Amazon Linux.*Auto", re.IGNORECASE)
-"""Node images in which the plugin is a service of the host. Source: upstream-facts §5."""
 _ONE_DEVICE: Final = {"wsl", "tegra"}
 """Platforms on which the plugin offers one device whatever the number of GPUs (0.19.1; upstream-facts §1.3)."""
+
 _GKE_CLIENTS: Final = "cloud.google.com/gke-max-shared-clients-per-gpu"
+
 GKE_PARTITION: Final = "cloud.google.com/gke-gpu-partition-size"
 """Labels by which GKE's own plugin is told how to share or partition. Source: GKE, "GPU sharing strategies"."""
-OPT_OUTS: Final = {
-    "nvidia.com/gpu.deploy.device-plugin": {"false"},
-    "nvidia.com/gpu.deploy.operands": {"false"},
-    "nvidia.com/gpu.workload.config": {"vm-passthrough", "vm-vgpu"},
-}
-"""Labels by which a person keeps the device plugin off a node on purpose. Source: upstream-facts §8."""
-
-
-def brief(text: str, limit: int = _SHOWN) -> str:
-    """Return a text in one line; of a long one head and end, where a chain of errors names its origin."""
-    line = " ".join(text.split())
-    head = limit // 3
-    return line if len(line) <= limit else f"{line[:head]} ... {line[len(line) - limit + head + 5 :]}"
-
-
-class Unhealthy(msgspec.Struct, frozen=True):
-    """A device that the plugin took out of service, with the XID that made it do so (None: another reason)."""
-
-    device: str
-    xid: int | None = None
-
-
-class PluginLog(msgspec.Struct, frozen=True):
-    """What a plugin's log proves, since the last start that stands in it.
-
-    `has_start`: a start stands in it; without one the head is cut off and absence proves nothing. `registered`:
-    resources registered with the kubelet and still served. `waits`: it found no device and waits for ever.
-    `platform`: nvml, wsl, tegra or unknown, None if it does not say. `config`: what it prints that it runs with, None
-    if it prints none. `socket`: the kubelet's socket that it did not find. `no_library`: it could not load NVML's
-    library. `problem`: its own last word on what went wrong, None if it complains of nothing.
-    """
-
-    has_start: bool
-    registered: tuple[str, ...] = ()
-    waits: bool = False
-    platform: str | None = None
-    config: Reading[PluginConfig | None] = Seen(None)
-    unhealthy: tuple[Unhealthy, ...] = ()
-    socket: str | None = None
-    no_library: bool = False
-    problem: str | None = None
-
-
-def complaint(text: str) -> str | None:
-    """Return a log's own last word on what went wrong, None if it complains of nothing.
-
-    The last line that ends a program, else the last that complains; without its time stamp, cut to a line.
-    """
-    last = None
-    for line in text.splitlines():
-        short = line[:_MAX_LINE]
-        if _HINT.search(short) or not _COMPLAINT.search(short):
-            continue
-        if last is None or _FATAL.search(short) or not _FATAL.search(last):
-            last = short
-    return None if last is None else brief(_DATED.sub("", _KLOG.sub("", last, count=1), count=1))
-
-
-def parse_log(text: str, source: str) -> Reading[PluginLog]:
-    """Return what a plugin's log proves; missing where the text says that there is no log to be had."""
-    head = text[:_MAX_LINE].lstrip()
-    if _LOST.match(head):
-        return Missing(MissingKind.ERROR, brief(head), source)
-    lines = text.splitlines(keepends=True)
-    start = 0
-    has_start = False
-    place = 0
-    for line in lines:
-        if _START.search(line[:_MAX_LINE].rstrip()):
-            start, has_start = place, True
-        place += len(line)
-    return Seen(_since(text[start:], source, has_start=has_start))
-
-
-def _since(text: str, source: str, *, has_start: bool) -> PluginLog:
-    registered: dict[str, None] = {}
-    xids: dict[str, int | None] = {}
-    waits = no_library = False
-    platform = socket = None
-    for raw in text.splitlines():
-        line = raw[:_MAX_LINE]
-        if found := _REGISTERED.search(line):
-            registered[found[1] or DEFAULT_RESOURCE] = None
-        elif _PROVIDER_REGISTERED.search(line):
-            registered[DEFAULT_RESOURCE] = None
-        elif found := _STOPPED.search(line):
-            registered.pop(found[1], None)
-        elif found := _PLATFORM.search(line):
-            platform = found[1].lower()
-        elif found := _LEGACY_PLATFORM.search(line):
-            platform = (platform or found[2].lower()) if not found[1] else platform
-        elif found := _XID.search(line):
-            xids[found[2]] = int(found[1])
-        elif found := _UNHEALTHY.search(line):
-            xids.setdefault(found[2], None)
-        elif (found := _TOO_OLD.search(line)) and "unhealthy" in line:
-            xids.setdefault(found[1], None)
-        waits = waits or _WAITS.search(line) is not None
-        no_library = no_library or _NO_LIBRARY.search(line) is not None
-        found = _NO_SOCKET.search(line)
-        socket = found[1] if found else socket
-    return PluginLog(
-        has_start=has_start,
-        registered=tuple(registered),
-        waits=waits and not registered,
-        platform=platform,
-        config=_printed(text, source),
-        unhealthy=tuple(Unhealthy(device, xid) for device, xid in xids.items()),
-        socket=socket,
-        no_library=no_library,
-        problem=complaint(text),
-    )
-
-
-def _printed(text: str, source: str) -> Reading[PluginConfig | None]:
-    ends = [found.end() for found in _CONFIG.finditer(text)]
-    if not ends:
-        return Seen(None)
-    try:
-        return Seen(parse_printed(text, ends[-1]))
-    except ConfigError as error:
-        return Missing(MissingKind.UNPARSABLE, f"{source}: {error}", source)
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -295,7 +145,7 @@ class DevicePlugin:
         pods = need(self.pods)
         if not pods:
             status = need(self.node.object).status
-            if _HOST_SERVICE.search(status.node_info.os_image):
+            if HOST_SERVICE.search(status.node_info.os_image):
                 offered = tuple(name for name, count in need(self.node.allocatable).items() if count)
                 return Serving(
                     offered,
@@ -490,7 +340,7 @@ class DevicePlugin:
         unread = self.node.cluster.stack.unread_sharing
         return next(iter(unread.value), None) if isinstance(unread, Seen) else None
 
-    def _requested(self, namespace: str, source: "Source") -> Requested:
+    def _requested(self, namespace: str, source: Source) -> Requested:
         name = f"{namespace}/{source.config_map}"
         if not source.config_map:
             return Requested("", problem=f"the plugin reads '{source.path}', and no ConfigMap is mounted there")
@@ -503,7 +353,7 @@ class DevicePlugin:
             return Requested(name, problem=f"there is no ConfigMap {name}")
         return self._chosen(name, source, found)
 
-    def _chosen(self, name: str, source: "Source", found: ConfigMapDocument) -> Requested:
+    def _chosen(self, name: str, source: Source, found: ConfigMapDocument) -> Requested:
         data = found.data or {}
         entry: str | None
         try:
@@ -512,7 +362,7 @@ class DevicePlugin:
                 entry, chosen_by = choose_entry(data, label=label, default=source.default, fallbacks=source.fallbacks)
             else:
                 entry, chosen_by = (
-                    source.entry if source.entry in data else _only(data, source),
+                    source.entry if source.entry in data else only_entry(data, source),
                     "the file that it reads",
                 )
         except ConfigError as error:
@@ -601,471 +451,11 @@ class DevicePlugin:
 
 
 _MIG_RESOURCE: Final = "nvidia.com/mig-{}"
+
 _MIG_COUNT: Final = re.compile(r"(nvidia\.com/mig-[0-9a-z.]+)\.count")
-_SMI_GPU: Final = re.compile(r"GPU (\d+):")
-_SMI_MIG: Final = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+:")
-
-
-def parse_mig(text: str) -> dict[int, tuple[str, ...]]:
-    """Return the profiles of the MIG devices that `nvidia-smi -L` lists, by GPU index."""
-    found: dict[int, list[str]] = {}
-    index = None
-    for line in text.splitlines():
-        if gpu := _SMI_GPU.match(line):
-            index = int(gpu[1])
-        elif index is not None and (mig := _SMI_MIG.match(line[:_MAX_LINE])):
-            found.setdefault(index, []).append(mig[1])
-    return {gpu: tuple(profiles) for gpu, profiles in found.items()}
-
-
-class Source(msgspec.Struct, frozen=True):
-    """Where a plugin's configuration comes from, as its pod's specification says.
-
-    `manager`: config-manager chooses the entry by node label, default and fallbacks; else `entry` is the file's name.
-    """
-
-    config_map: str
-    path: str
-    manager: bool = False
-    label: str = CONFIG_LABEL
-    default: str | None = None
-    fallbacks: tuple[str, ...] = ()
-    entry: str = ""
-
-
-def source_of(spec: PodSpec) -> Source | None:
-    """Return where the plugin's configuration comes from, None if the plugin is told of no file.
-
-    Source: chart 0.12 to 0.20 (config-manager as init container and sidecar), the operator's DaemonSet, static files.
-    """
-    for container in (*spec.containers, *(spec.init_containers or ())):
-        folder = setting(container, "--config-file-srcdir", "CONFIG_FILE_SRCDIR")
-        if folder and (_runs_manager(container) or setting(container, "", "NODE_LABEL")):
-            return Source(
-                config_map=_mounted(spec, container, folder) or "",
-                path=folder,
-                manager=True,
-                label=setting(container, "--node-label", "NODE_LABEL") or CONFIG_LABEL,
-                default=setting(container, "--default-config", "DEFAULT_CONFIG") or None,
-                fallbacks=tuple(
-                    one.strip()
-                    for one in (setting(container, "--fallback-strategies", "FALLBACK_STRATEGIES") or "").split(",")
-                    if one.strip()
-                ),
-            )
-    container = main_container(spec)
-    path = setting(container, "--config-file", "CONFIG_FILE")
-    if not path:
-        return None
-    return Source(config_map=_mounted(spec, container, path) or "", path=path, entry=posixpath.basename(path))
-
-
-def _runs_manager(container: Container) -> bool:
-    words = (*(container.command or ()), *(container.args or ()))
-    return any("config-manager" in word for word in words) or "config-manager" in container.name
-
-
-def _mounted(spec: PodSpec, container: Container, path: str) -> str | None:
-    maps = {one.name: one.config_map.name for one in spec.volumes or () if one.config_map is not None}
-    for mount in container.volume_mounts or ():
-        below = path == mount.mount_path or path.startswith(mount.mount_path.rstrip("/") + "/")
-        if below and mount.name in maps:
-            return maps[mount.name]
-    return None
-
-
-def _only(data: Mapping[str, str], source: Source) -> str:
-    if len(data) != 1:
-        entries = ", ".join(f"'{name}'" for name in sorted(data))
-        raise ConfigError(f"no entry '{source.entry}' for '{source.path}'; its entries are {entries or 'none'}")
-    return next(iter(data))
-
-
-def setting(container: Container, flag: str, variable: str) -> str | None:
-    """Return a setting's literal value: the flag's where it is given, else the variable's, else None."""
-    words = [*(container.command or ()), *(container.args or ())]
-    for place, word in enumerate(words):
-        if flag and word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-        if flag and word == flag and place + 1 < len(words):
-            return words[place + 1]
-    return next((one.value for one in container.env or () if one.name == variable), None)
-
-
-def main_container(spec: PodSpec) -> Container:
-    """Return the container that does the pod's work in the GPU stack (no sidecar), else the first."""
-    component = recognise(spec)
-    mine = [one for one in spec.containers if component is not None and component.is_main(one)]
-    return (mine or list(spec.containers))[0]
-
-
-def hides_all(spec: PodSpec) -> str | None:
-    """Return what tells the pod's main container to see no GPU, in a reader's words, None if nothing does.
-
-    Source: NVIDIA Container Toolkit, "Environment variables": `void`, `none` and an empty value give no device.
-    """
-    for variable in main_container(spec).env or ():
-        if (
-            variable.name == "NVIDIA_VISIBLE_DEVICES"
-            and variable.value_from is None
-            and (variable.value or "") in {"", "none", "void"}
-        ):
-            return f"its specification sets NVIDIA_VISIBLE_DEVICES='{variable.value or ''}'"
-    return None
 
 
 def _parsed(pod: "Pod") -> PluginLog:
     container = main_container(need(pod.object).spec)
     source = f"cluster/logs/{pod.namespace}_{pod.name}_{container.name}.log"
     return need(parse_log(need(pod.log(container.name)), source))
-
-
-def is_running(pod: "Pod") -> Reading[bool]:
-    """Return whether the pod's main container runs now."""
-
-    def derive() -> bool:
-        document = need(pod.object)
-        name = main_container(document.spec).name
-        return any(
-            one.name == name and one.state.running is not None for one in document.status.container_statuses or ()
-        )
-
-    return attempt(derive)
-
-
-def state_of(pod: "Pod") -> Reading[str]:
-    """Return in a word or two how the pod's main container fares."""
-
-    def derive() -> str:
-        document = need(pod.object)
-        name = main_container(document.spec).name
-        for one in document.status.container_statuses or ():
-            if one.name == name:
-                if one.state.running is not None:
-                    return "running" if one.ready else "running, not ready"
-                if one.state.terminated is not None:
-                    return f"terminated, exit code {one.state.terminated.exit_code}"
-                return one.state.waiting.reason if one.state.waiting and one.state.waiting.reason else "waiting"
-        return document.status.phase
-
-    return attempt(derive)
-
-
-def troubles(pod: "Pod") -> Reading[tuple[str, ...]]:
-    """Return what keeps a pod from being Ready, in the words of statuses, logs and events; each fact once.
-
-    A log or the events that cannot be had only shorten the explanation: the statuses have already said that
-    the pod is not well.
-    """
-
-    def derive() -> tuple[str, ...]:
-        document = need(pod.object)
-        facts: list[str] = []
-        if document.status.reason:
-            facts.append(brief(f"{document.status.reason}: {document.status.message}".rstrip(": ")))
-        hidden = hides_all(document.spec)
-        if hidden is not None:
-            facts.append(hidden)
-        silent = not document.status.container_statuses
-        for one in document.status.init_container_statuses or ():
-            if one.state.running is not None and not one.ready:
-                words = _last_words(pod, one.name)
-                facts.append(f"init container {one.name} has not ended{f': {words}' if words else ''}")
-        for one in need(pod.statuses):
-            ended = one.state.terminated or one.last_state.terminated
-            waiting = one.state.waiting
-            if waiting is not None and waiting.reason not in {"", "PodInitializing"}:
-                facts.append(
-                    brief(f"{one.name} waits: {waiting.reason}{': ' + waiting.message if waiting.message else ''}")
-                )
-                silent = silent or not waiting.message
-            if ended is not None and (ended.exit_code or not one.ready):
-                facts.append(
-                    f"{one.name} ended with exit code {ended.exit_code} ({ended.reason or 'no reason'}), "
-                    f"{one.restart_count} restarts"
-                )
-                words = _last_words(pod, one.name)
-                if words:
-                    facts.append(f"its log: {words}")
-        if silent:
-            facts.extend(_warnings(pod))
-        return tuple(dict.fromkeys(facts))
-
-    return attempt(derive)
-
-
-def _last_words(pod: "Pod", container: str) -> str | None:
-    for previous in (False, True):
-        log = pod.log(container, previous=previous)
-        if isinstance(log, Seen) and not _LOST.match(log.value.lstrip()):
-            words = complaint(log.value)
-            if words is not None:
-                return words
-    return None
-
-
-def _warnings(pod: "Pod") -> list[str]:
-    events = pod.events
-    if isinstance(events, Missing):
-        return []
-    spoken = [
-        event
-        for event in events.value
-        if event.type == "Warning" and event.reason not in {"BackOff", "FailedScheduling"}
-    ]
-    return [brief(f"{spoken[-1].reason}: {spoken[-1].message}")] if spoken else []
-
-
-class Uncovered(msgspec.Struct, frozen=True):
-    """A GPU node on which a device-plugin DaemonSet wants no pod, with the rule that excludes it, in words and keys."""
-
-    node: str
-    reason: str
-    rule: str
-    keys: tuple[str, ...]
-
-    @property
-    def is_condition(self) -> bool:
-        """Whether a condition of the node excludes it, that passes when the node is well again."""
-        return self.rule == "taint" and all(key.startswith("node.kubernetes.io/") for key in self.keys)
-
-
-def is_device_plugin(daemonset: "DaemonSet") -> Reading[bool]:
-    """Return whether a DaemonSet is a device plugin, NVIDIA's or the provider's."""
-    return Seen(daemonset.component in {Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN})
-
-
-def uncovered(daemonset: "DaemonSet") -> Reading[tuple[Uncovered, ...]]:
-    """Return the GPU nodes that neither this DaemonSet nor another device plugin wants a pod on.
-
-    Left out: nodes that a person keeps it off by label, and nodes that DRA serves.
-    """
-
-    def derive() -> tuple[Uncovered, ...]:
-        cluster = daemonset.cluster
-        others = [one for one in need(cluster.stack.device_plugins) if one is not daemonset]
-        found = []
-        for node in need(cluster.gpu_nodes):
-            mine = need(daemonset.rejection(node))
-            if mine is None or any(need(one.rejection(node)) is None for one in others) or _is_left_out(node):
-                continue
-            found.append(Uncovered(node.name, str(mine), mine.rule, mine.keys))
-        return tuple(found)
-
-    return attempt(derive)
-
-
-def _is_left_out(node: "Node") -> bool:
-    labels = need(node.labels)
-    if any(labels.get(key) in values for key, values in OPT_OUTS.items()):
-        return True
-    slices = node.cluster.objects("resourceslices.resource.k8s.io")
-    if isinstance(slices, Missing) and slices.kind is MissingKind.NOT_ASKED:
-        return False
-    return any(one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == node.name for one in need(slices))
-
-
-def covered_count(daemonset: "DaemonSet") -> Reading[int]:
-    """Return on how many GPU nodes the DaemonSet's pods may run."""
-
-    def derive() -> int:
-        return sum(need(daemonset.rejection(node)) is None for node in need(daemonset.cluster.gpu_nodes))
-
-    return attempt(derive)
-
-
-def servers(cluster: "Cluster") -> Reading[tuple[str, ...]]:
-    """Return what serves GPUs in a cluster, the first kind that is found; empty if nothing does.
-
-    In order: device-plugin DaemonSets, DRA plugins, device plugins in pods of another kind, services of node images,
-    and DaemonSets of an unknown make that reach the kubelet's plugin folder on nodes that offer GPUs.
-    """
-
-    def derive() -> tuple[str, ...]:
-        stack = (*need(cluster.stack.device_plugins), *need(cluster.stack.dra_plugins))
-        if stack:
-            return tuple(f"DaemonSet {one.namespace}/{one.name}" for one in stack)
-        kinds = {Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN, Component.DRA_KUBELET_PLUGIN}
-        pods = [
-            pod for pod in need(cluster.readable_pods) if need(pod.component) in kinds and not need(pod.is_finished)
-        ]
-        if pods:
-            return tuple(f"pod {one.namespace}/{one.name}" for one in pods)
-        offering = [
-            node
-            for node in need(cluster.nodes)
-            if isinstance(node.object, Seen) and any(need(node.allocatable).values())
-        ]
-        images = [node for node in offering if _HOST_SERVICE.search(need(node.object).status.node_info.os_image)]
-        if images:
-            return tuple(f"a service of the image of {node.name}" for node in images)
-        daemonsets = need(cluster.daemonsets)
-        unknown = [
-            one
-            for one in daemonsets
-            if offering
-            and any(path.endswith(PLUGIN_FOLDER) for path in kubelet_paths(need(one.object).spec.template.spec))
-        ]
-        for daemonset in daemonsets:
-            need(daemonset.object)  # a malformed one might be what serves
-        for pod in need(cluster.pods):
-            need(pod.outline)
-        return tuple(f"DaemonSet {one.namespace}/{one.name}" for one in unknown)
-
-    return attempt(derive)
-
-
-class WrongPath(msgspec.Struct, frozen=True):
-    """A hostPath that does not lead to the kubelet, and what was found instead."""
-
-    path: str
-    found: str
-
-
-def wanted_nodes(daemonset: "DaemonSet") -> "Reading[tuple[Node, ...]]":
-    """Return the nodes on which a DaemonSet has pods, in order of name."""
-
-    def derive() -> "tuple[Node, ...]":
-        places = {pod.node_name for pod in need(live_pods(daemonset)) if pod.node_name is not None}
-        nodes = need(daemonset.cluster.nodes_by_name) if places else {}
-        return tuple(nodes[name] for name in sorted(places) if name in nodes)
-
-    return attempt(derive)
-
-
-def misplaced(daemonset: "DaemonSet", node: "Node") -> Reading[WrongPath | None]:
-    """Return which hostPath of a DaemonSet does not lie under the kubelet's root on a node, None if all do.
-
-    The root is where `kubelet.sock` was listed; where no folder was listed, the device plugin's log decides: it
-    registered through its own hostPath, or did not find the socket there.
-    """
-
-    def derive() -> WrongPath | None:
-        paths = kubelet_paths(need(daemonset.object).spec.template.spec)
-        root = node.kubelet.root
-        if isinstance(root, Missing) and root.kind is MissingKind.NOT_ASKED:
-            return _by_log(node, paths, root)
-        known = need(root)
-        for path in paths:
-            implied = kubelet_root_of(path)
-            if known is not None and implied != known:
-                return WrongPath(path, f"kubelet.sock is in {known}/{PLUGIN_FOLDER}")
-            if known is None:
-                looked = [folder for folder in node.kubelet.folders if folder == f"{implied}/{PLUGIN_FOLDER}"]
-                if looked:
-                    return WrongPath(path, f"{looked[0]} holds no kubelet.sock")
-                need(
-                    Missing(
-                        MissingKind.ERROR,
-                        f"no folder that was listed on {node.name} holds kubelet.sock",
-                        f"nodes/{node.name}/host.json",
-                    )
-                )
-        return None
-
-    return attempt(derive)
-
-
-def _by_log(node: "Node", paths: tuple[str, ...], unlisted: Missing) -> WrongPath | None:
-    for pod in need(node.plugin.pods):
-        if not need(is_running(pod)):
-            continue
-        log = need(node.plugin.log(pod))
-        for path in kubelet_paths(need(pod.object).spec):
-            mine = [one for one in paths if kubelet_root_of(one) != kubelet_root_of(path)]
-            if log.registered:
-                return WrongPath(mine[0], f"the device plugin registered through {path}") if mine else None
-            if log.socket and len(mine) < len(paths):
-                return WrongPath(path, f"the device plugin's log says that {log.socket} is not there")
-    need(unlisted)
-    return None
-
-
-def live_pods(daemonset: "DaemonSet") -> "Reading[tuple[Pod, ...]]":
-    """Return a DaemonSet's pods that have not ended and are not being deleted."""
-    return attempt(
-        lambda: tuple(pod for pod in need(daemonset.pods) if not need(pod.is_finished) and not need(pod.is_leaving))
-    )
-
-
-def recent_restarts(pod: "Pod", within_s: float) -> Reading[int]:
-    """Return how often the pod's containers have restarted, 0 if the last end lies further back than `within_s`."""
-
-    def derive() -> int:
-        total = 0
-        for status in need(pod.statuses) if need(pod.restarts) else ():
-            ended = status.last_state.terminated
-            if (
-                ended is not None
-                and ended.finished_at is not None
-                and (pod.cluster.gathered_at - ended.finished_at).total_seconds() <= within_s
-            ):
-                total += status.restart_count
-        return total
-
-    return attempt(derive)
-
-
-_PULL: Final = re.compile(
-    r"ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|ImageInspectError|RegistryUnavailable"
-)
-
-
-def unpulled(pod: "Pod") -> Reading[str | None]:
-    """Return which image of a pod cannot be pulled and why, None if none waits for its image."""
-
-    def derive() -> str | None:
-        for status in () if need(pod.outline).is_even else need(pod.statuses):
-            waiting = status.state.waiting
-            if waiting is not None and _PULL.fullmatch(waiting.reason):
-                why = waiting.message
-                if not why or waiting.reason == "ImagePullBackOff":
-                    why = _pull_event(pod) or why
-                return brief(f"{status.name} waits: {waiting.reason}, image {status.image}: {why}")
-        return None
-
-    return attempt(derive)
-
-
-def _pull_event(pod: "Pod") -> str | None:
-    events = pod.events
-    if isinstance(events, Missing):
-        return None
-    return next((one.message for one in reversed(events.value) if one.message.startswith("Failed to pull image")), None)
-
-
-def refused_creation(daemonset: "DaemonSet") -> Reading[str | None]:
-    """Return the last event by which the creation of a DaemonSet's pods was refused, None if there is none."""
-
-    def derive() -> str | None:
-        refused = [event.message for event in need(daemonset.events) if event.reason == "FailedCreate"]
-        return brief(refused[-1]) if refused else None
-
-    return attempt(derive)
-
-
-def kubelet_paths(spec: PodSpec) -> tuple[str, ...]:
-    """Return the hostPaths by which a pod reaches the kubelet: its plugin, pod-resources and DRA folders."""
-    names = {PLUGIN_FOLDER, "pod-resources", "plugins", "plugins_registry"}
-    found = []
-    for volume in spec.volumes or ():
-        if volume.host_path is not None:
-            path = volume.host_path.path.rstrip("/")
-            parts = path.split("/")
-            if names & set(parts) and ("kubelet" in path or parts[-1] in {PLUGIN_FOLDER, "pod-resources"}):
-                found.append(path)
-    return tuple(found)
-
-
-def kubelet_root_of(path: str) -> str:
-    """Return the kubelet's root that a hostPath of a plugin implies: what stands above the folder that it names."""
-    parts = path.rstrip("/").split("/")
-    for place, part in enumerate(parts):
-        if part in {PLUGIN_FOLDER, "pod-resources", "plugins", "plugins_registry"}:
-            return "/".join(parts[:place])
-    return path
-
-
-def reads_kubelet(daemonset: "DaemonSet") -> Reading[bool]:
-    """Return whether a DaemonSet reaches the kubelet by a hostPath."""
-    return attempt(lambda: bool(kubelet_paths(need(daemonset.object).spec.template.spec)))

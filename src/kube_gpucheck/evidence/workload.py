@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kube_gpucheck.evidence.allocation import nvidia_resources
-from kube_gpucheck.evidence.deviceplugin import brief
 from kube_gpucheck.evidence.documents import Container, ContainerStatus, PodSpec
 from kube_gpucheck.evidence.engine import not_asked
+from kube_gpucheck.evidence.pluginlog import brief
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.model import Missing, MissingKind, Reading
 

@@ -7,10 +7,10 @@ from typing import Final
 from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Gpu, Node
-from kube_gpucheck.evidence.deviceplugin import parse_mig
 from kube_gpucheck.evidence.driver import Obstacle
 from kube_gpucheck.evidence.kernel_log import NoticeKind, Xid, slot_of
 from kube_gpucheck.evidence.libraries import listed_library
+from kube_gpucheck.evidence.mig import parse_mig
 from kube_gpucheck.evidence.modules import Flavour
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.stack import Component

@@ -6,9 +6,11 @@ from typing import Final
 from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod
+from kube_gpucheck.evidence.coverage import servers
 from kube_gpucheck.evidence.delivery import gives_driver
-from kube_gpucheck.evidence.deviceplugin import hides_all, is_running, live_pods, refused_creation, servers, unpulled
 from kube_gpucheck.evidence.discovery import DISCOVERY_LABEL, PCI_LABEL
+from kube_gpucheck.evidence.podspec import hides_all
+from kube_gpucheck.evidence.podstate import is_running, live_pods, refused_creation, unpulled
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.runtime import class_is_nvidia
 from kube_gpucheck.model import Missing, MissingKind, Seen
