@@ -85,7 +85,7 @@ def check_pod_that_holds_a_gpu_sees_it(pod: Pod) -> None:
     if others:
         ways = ", ".join(sorted(one.value for one in others))
         not_applicable(f"{node.name} gives pods their GPUs whatever their handler: {ways}; RTM-011 judges CDI")
-    name = known(pod.object, "the pod").spec.runtime_class_name
+    name = known(pod.runtime_class, "the pod's RuntimeClass")
     if name is None:
         under = known(node.runtime.default_is_nvidia, f"the default runtime of {node.name}")
         what = "it names no RuntimeClass, and the default runtime is not NVIDIA's"

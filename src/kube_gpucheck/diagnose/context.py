@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
+from kube_gpucheck.diagnose.catalogue import Sign
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.evidence import Cluster, Component, DaemonSet, Node, Pod
 from kube_gpucheck.evidence.readings import GapError, need
@@ -31,6 +32,7 @@ class Context:
     def __init__(self, subject: Subject, cluster: Cluster, judgements: Judgements, *, only: Node | None = None) -> None:
         """Keep the subject, and the one of its nodes that is looked at, if not all are."""
         self.subject = subject
+        self.spoken: dict[Sign, Reading[bool]] = {}
         self._only = only
         self._messages: dict[str, tuple[tuple[tuple[str, str], ...], Missing | None]] = {}
         self.cluster = cluster
@@ -38,14 +40,29 @@ class Context:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes it concerns: its own; for the cluster and a DaemonSet every GPU node, or the one looked at."""
+        """The nodes it concerns, or the one of them that is looked at.
+
+        Its own; for a DaemonSet the GPU nodes on which it fares badly, for what is well elsewhere explains nothing;
+        every GPU node where there is none such, and for the cluster.
+        """
         if self._only is not None:
             return (self._only,)
         if self.subject.node is not None:
             node = self.cluster.node_of(self.subject.node)
             return (node,) if node else ()
         gpu_nodes = self.cluster.gpu_nodes
-        return gpu_nodes.value if isinstance(gpu_nodes, Seen) else ()
+        every = gpu_nodes.value if isinstance(gpu_nodes, Seen) else ()
+        return self._suffering(every) or every
+
+    def _suffering(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Return the nodes on which the DaemonSet, if the subject is one, has no pod, or one that is not well."""
+        pods = self.daemonset.pods if self.daemonset is not None else Seen(())
+        if isinstance(pods, Missing):
+            return ()
+        well = {pod.node_name for pod in pods.value if _is_well(pod)} - {
+            pod.node_name for pod in pods.value if not _is_well(pod)
+        }
+        return tuple(node for node in nodes if node.name not in well) if well else ()
 
     @cached_property
     def node(self) -> Node | None:
@@ -121,7 +138,7 @@ class Context:
 
     @property
     def pods(self) -> tuple[Pod, ...]:
-        """The pods it concerns: itself; a DaemonSet's; a node's; for the cluster every pod.
+        """The pods it concerns: itself; a DaemonSet's that are not well, else all of it; a node's; the cluster's.
 
         Raises:
             GapError: they could not be listed.
@@ -130,7 +147,8 @@ class Context:
             case SubjectKind.POD:
                 return (self.pod,) if self.pod is not None else ()
             case SubjectKind.DAEMONSET:
-                return need(self.daemonset.pods) if self.daemonset is not None else ()
+                every = need(self.daemonset.pods) if self.daemonset is not None else ()
+                return tuple(pod for pod in every if not _is_well(pod)) or every
             case SubjectKind.CLUSTER:
                 return need(self.cluster.readable_pods)
             case SubjectKind.NODE | SubjectKind.GPU | SubjectKind.TARGET:
@@ -226,6 +244,11 @@ class Context:
                         yield state.waiting.reason, state.waiting.message
                     if state.terminated is not None:
                         yield state.terminated.reason, state.terminated.message
+
+
+def _is_well(pod: Pod) -> bool:
+    outline = pod.outline
+    return isinstance(outline, Seen) and outline.value.is_ready and outline.value.is_even and not outline.value.restarts
 
 
 def _kernel_text(node: Node) -> Reading[str]:

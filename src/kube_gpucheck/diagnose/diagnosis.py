@@ -121,15 +121,14 @@ class _Diagnostician:
         faults: list[Key] = []
         whole = False
         for prerequisite in info.after:
-            bad: list[Subject] = []
-            good = 0
-            for other, outcome in self._judgements.outcomes(prerequisite, subject):
-                if outcome is Outcome.FAULT and self._may_explain((prerequisite, other), judgement):
-                    bad.append(other)
-                elif outcome is Outcome.PASS:
-                    good += 1
+            bad = [
+                other
+                for other in self._judgements.says(prerequisite, subject, Outcome.FAULT)
+                if self._may_explain((prerequisite, other), judgement)
+            ]
             faults.extend((prerequisite, other) for other in bad)
-            whole = whole or bool(bad and not good)
+            good = self._judgements.says(prerequisite, subject, Outcome.PASS)
+            whole = whole or bool(bad and next(good, None) is None)
         return tuple(faults), bool(faults) and not whole
 
     def _may_explain(self, key: Key, judgement: Judgement) -> bool:

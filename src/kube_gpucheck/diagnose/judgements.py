@@ -7,17 +7,31 @@ from kube_gpucheck.diagnose.relations import Relations
 from kube_gpucheck.model import CheckInfo, CheckResult, Judgement, Outcome, Subject, SubjectKind
 
 
+_Said = tuple[Subject, Outcome]
+
+
 class _Outcomes:
-    """What one check said, by node."""
+    """What one check said, by node: passes, which are most, and the rest."""
 
     def __init__(self, result: CheckResult) -> None:
-        self.everything = [(subject, Outcome.PASS) for subject in result.passed] + [
-            (one.subject, one.outcome) for one in result.others
-        ]
-        self.by_node: dict[str, list[tuple[Subject, Outcome]]] = defaultdict(list)
-        self.elsewhere: list[tuple[Subject, Outcome]] = []
-        for subject, outcome in self.everything:
-            (self.elsewhere if subject.node is None else self.by_node[subject.node]).append((subject, outcome))
+        self.passed = _Placed([(subject, Outcome.PASS) for subject in result.passed])
+        self.others = _Placed([(one.subject, one.outcome) for one in result.others])
+
+
+class _Placed:
+    def __init__(self, everything: list[_Said]) -> None:
+        self._everything = everything
+        self._by_node: dict[str, list[_Said]] = defaultdict(list)
+        self._elsewhere: list[_Said] = []
+        for one in everything:
+            node = one[0].node
+            (self._elsewhere if node is None else self._by_node[node]).append(one)
+
+    def near(self, subject: Subject) -> Iterable[_Said]:
+        """Return those that may be related to a subject."""
+        if subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET} or subject.node is None:
+            return self._everything
+        return (*self._by_node.get(subject.node, ()), *self._elsewhere)
 
 
 class Judgements:
@@ -36,17 +50,13 @@ class Judgements:
         for result in self.results:
             yield from (one for one in result.others if one.outcome in (Outcome.FAULT, Outcome.UNKNOWN))
 
-    def outcomes(self, check: str, subject: Subject) -> Iterator[tuple[Subject, Outcome]]:
-        """Yield what a check said of the subjects related to this one."""
+    def says(self, check: str, subject: Subject, outcome: Outcome) -> Iterator[Subject]:
+        """Yield the subjects related to this one of which a check said so."""
         if check not in self._results:
             return
         if check not in self._outcomes:
             self._outcomes[check] = _Outcomes(self._results[check])
         known = self._outcomes[check]
-        if subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET} or subject.node is None:
-            near: Iterable[tuple[Subject, Outcome]] = known.everything
-        else:
-            near = (*known.by_node.get(subject.node, ()), *known.elsewhere)
-        for other, outcome in near:
-            if self.relations.related(subject, other):
-                yield other, outcome
+        for other, said in (known.passed if outcome is Outcome.PASS else known.others).near(subject):
+            if said is outcome and self.relations.related(subject, other):
+                yield other

@@ -11,7 +11,13 @@ from kube_gpucheck.model import Missing, Outcome, Reading, Seen
 
 
 def speaks(sign: Sign, context: Context) -> Reading[bool]:
-    """Return whether the sign speaks; missing where the evidence that would tell is missing."""
+    """Return whether the sign speaks; missing where the evidence that would tell is missing. Asked once a subject."""
+    if sign not in context.spoken:
+        context.spoken[sign] = _speaks(sign, context)
+    return context.spoken[sign]
+
+
+def _speaks(sign: Sign, context: Context) -> Reading[bool]:
     if sign.finding is not None:
         return _finding(sign.finding, context)
     if sign.log is not None:
@@ -35,8 +41,8 @@ def _any(signs: tuple[Sign, ...], context: Context) -> Reading[bool]:
 
 
 def _finding(sign: FindingSign, context: Context) -> Reading[bool]:
-    wanted = Outcome(sign.outcome)
-    return Seen(any(outcome is wanted for _, outcome in context.judgements.outcomes(sign.check, context.subject)))
+    said = context.judgements.says(sign.check, context.subject, Outcome(sign.outcome))
+    return Seen(next(said, None) is not None)
 
 
 def _log(sign: LogSign, context: Context) -> Reading[bool]:

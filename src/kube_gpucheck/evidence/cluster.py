@@ -18,10 +18,11 @@ from kube_gpucheck.evidence.discovery import Discovery
 from kube_gpucheck.evidence.lists import Items, ListRecord, decode_items
 from kube_gpucheck.evidence.node import Node
 from kube_gpucheck.evidence.operator import Operator
+from kube_gpucheck.evidence.pluginlog import PluginLog
 from kube_gpucheck.evidence.pod import Pod, outline
 from kube_gpucheck.evidence.progress import Progress
 from kube_gpucheck.evidence.readings import derived, need
-from kube_gpucheck.evidence.stack import Stack
+from kube_gpucheck.evidence.stack import Component, Stack
 from kube_gpucheck.evidence.telemetry import Telemetry
 from kube_gpucheck.model import THE_CLUSTER, Missing, MissingKind, Reading, Seen, Subject
 
@@ -71,6 +72,7 @@ class Cluster:
         self.operator = Operator(self)
         self.offers = Offers(self)
         self.progress = Progress(self)
+        self.plugin_logs: dict[Pod, Reading[PluginLog]] = {}
         self._items: dict[tuple[str, bool], Reading[Items | None]] = {}
         self._pod_list: Reading[ListRecord | None] | None = None
         self._pods_at_hand: deque[Pod] = deque()
@@ -210,6 +212,16 @@ class Cluster:
             if pod.node_name:
                 found[pod.node_name].append(pod)
         return {name: tuple(pods) for name, pods in found.items()}
+
+    @derived
+    def pods_by_component(self) -> dict[Component, tuple[Pod, ...]]:
+        """Well-formed pods of the GPU stack by what they are of it."""
+        found: dict[Component, list[Pod]] = defaultdict(list)
+        for pod in need(self.readable_pods):
+            component = need(pod.component)
+            if component is not None:
+                found[component].append(pod)
+        return {component: tuple(pods) for component, pods in found.items()}
 
     @derived
     def pods_by_owner(self) -> dict[str, tuple[Pod, ...]]:

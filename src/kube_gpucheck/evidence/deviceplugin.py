@@ -101,7 +101,6 @@ class DevicePlugin:
     def __init__(self, node: "Node") -> None:
         """Keep the node."""
         self.node = node
-        self._logs: dict[Pod, Reading[PluginLog]] = {}
 
     @derived
     def pods(self) -> "tuple[Pod, ...]":
@@ -125,9 +124,10 @@ class DevicePlugin:
 
     def log(self, pod: "Pod") -> Reading[PluginLog]:
         """Return what the log of a plugin's pod proves."""
-        if pod not in self._logs:
-            self._logs[pod] = attempt(lambda: _parsed(pod))
-        return self._logs[pod]
+        known = self.node.cluster.plugin_logs
+        if pod not in known:
+            known[pod] = attempt(lambda: _parsed(pod))
+        return known[pod]
 
     @derived
     def logs(self) -> "tuple[tuple[Pod, PluginLog], ...]":

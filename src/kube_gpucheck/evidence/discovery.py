@@ -192,6 +192,14 @@ class Discovery:
         return attempt(derive)
 
     @derived
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What the API answered the publishers whose log complains of it, in order of DaemonSet and pod."""
+        found = (
+            need(self.refusal(daemonset, pod)) for daemonset in need(self.publishers) for pod in need(daemonset.pods)
+        )
+        return tuple(one for one in found if one is not None)
+
+    @derived
     def nfd_versions(self) -> tuple[tuple[str, tuple[int, int, int]], ...]:
         """Each NFD master and worker with its version, where its image tells one; in order of name."""
         workers = [need(worker.object) for worker in need(self.cluster.stack.nfd_workers)]
@@ -357,6 +365,8 @@ def _keys(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _has_run(pod: "Pod", container: str) -> bool:
+    if need(pod.is_ready):
+        return True  # without a look at its statuses: thousands are
     for status in need(pod.statuses):
         if status.name == container:
             now, before = status.state, status.last_state

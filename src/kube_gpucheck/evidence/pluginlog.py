@@ -4,6 +4,7 @@ Judges nothing. Sources: k8s-device-plugin 0.7 to 0.20 (log lines), GKE's contai
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -27,6 +28,21 @@ _NO_LIBRARY: Final = re.compile(
     r"ERROR_LIBRARY_NOT_FOUND|could not load NVML library|libnvidia-ml\.so[.\d]*: cannot open shared object",
     re.IGNORECASE,
 )
+_TELLING: Final = (
+    "register",
+    "stopping to",
+    "no devices",
+    "detected",
+    "xid",
+    "unhealthy",
+    "too old",
+    "kubelet.sock",
+    "library",
+    "libnvidia-ml",
+)
+_COMPLAINING: Final = ("error", "failed", "fatal", "panic", "could not", "cannot", "unable")
+"""Words in lower case, of which one stands in each line that the expressions above, or `_COMPLAINT`, find."""
+_KLOG_COMPLAINT: Final = re.compile(r"(?:^|\r)[EF]\d{4} ", re.MULTILINE)
 LOST: Final = re.compile(r"(?:unable to|failed to) retrieve container logs for ")
 _KLOG: Final = re.compile(r"[IWEF]\d{4} [\d:.]{8,15} +\d+ [^\]\s]{1,80}\] ?")
 _DATED: Final = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ")
@@ -80,9 +96,8 @@ def complaint(text: str) -> str | None:
     The last line that ends a program, else the last that complains; without its time stamp, cut to a line.
     """
     last = None
-    for line in text.splitlines():
-        short = line[:_MAX_LINE]
-        if _HINT.search(short) or not _COMPLAINT.search(short):
+    for short in _lines(text, () if _KLOG_COMPLAINT.search(text) else _COMPLAINING):
+        if not _COMPLAINT.search(short) or _HINT.search(short):
             continue
         if last is None or _FATAL.search(short) or not _FATAL.search(last):
             last = short
@@ -95,52 +110,73 @@ def parse_log(text: str, source: str) -> Reading[PluginLog]:
     if LOST.match(head):
         return Missing(MissingKind.ERROR, brief(head), source)
     lines = text.splitlines(keepends=True)
-    start = 0
-    has_start = False
-    place = 0
-    for line in lines:
-        if _START.search(line[:_MAX_LINE].rstrip()):
-            start, has_start = place, True
-        place += len(line)
-    return Seen(_since(text[start:], source, has_start=has_start))
+    places = (
+        place
+        for place in reversed(range(len(lines)))
+        if "start" in lines[place].lower() and _START.search(lines[place][:_MAX_LINE].rstrip())
+    )
+    start = next(places, None)
+    return Seen(_since("".join(lines[start or 0 :]), source, has_start=start is not None))
+
+
+def _lines(text: str, words: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines in which one of these words stands, whatever their case; every line if no word is given."""
+    lowered = text.lower()
+    here = [word for word in words if word in lowered]
+    if words and not here:
+        return
+    for line, low in zip(text.splitlines(), lowered.splitlines(), strict=True):
+        if not words or any(word in low for word in here):
+            yield line[:_MAX_LINE]
+
+
+class _Told:
+    """What the lines of a log have told so far."""
+
+    def __init__(self) -> None:
+        self.registered: dict[str, None] = {}
+        self.xids: dict[str, int | None] = {}
+        self.waits = self.no_library = False
+        self.platform: str | None = None
+        self.socket: str | None = None
+
+    def hear(self, line: str) -> None:
+        """Take in a line."""
+        if found := _REGISTERED.search(line):
+            self.registered[found[1] or DEFAULT_RESOURCE] = None
+        elif _PROVIDER_REGISTERED.search(line):
+            self.registered[DEFAULT_RESOURCE] = None
+        elif found := _STOPPED.search(line):
+            self.registered.pop(found[1], None)
+        elif found := _PLATFORM.search(line):
+            self.platform = found[1].lower()
+        elif found := _LEGACY_PLATFORM.search(line):
+            self.platform = (self.platform or found[2].lower()) if not found[1] else self.platform
+        elif found := _XID.search(line):
+            self.xids[found[2]] = int(found[1])
+        elif found := _UNHEALTHY.search(line):
+            self.xids.setdefault(found[2], None)
+        elif (found := _TOO_OLD.search(line)) and "unhealthy" in line:
+            self.xids.setdefault(found[1], None)
+        self.waits = self.waits or _WAITS.search(line) is not None
+        self.no_library = self.no_library or _NO_LIBRARY.search(line) is not None
+        found = _NO_SOCKET.search(line)
+        self.socket = found[1] if found else self.socket
 
 
 def _since(text: str, source: str, *, has_start: bool) -> PluginLog:
-    registered: dict[str, None] = {}
-    xids: dict[str, int | None] = {}
-    waits = no_library = False
-    platform = socket = None
-    for raw in text.splitlines():
-        line = raw[:_MAX_LINE]
-        if found := _REGISTERED.search(line):
-            registered[found[1] or DEFAULT_RESOURCE] = None
-        elif _PROVIDER_REGISTERED.search(line):
-            registered[DEFAULT_RESOURCE] = None
-        elif found := _STOPPED.search(line):
-            registered.pop(found[1], None)
-        elif found := _PLATFORM.search(line):
-            platform = found[1].lower()
-        elif found := _LEGACY_PLATFORM.search(line):
-            platform = (platform or found[2].lower()) if not found[1] else platform
-        elif found := _XID.search(line):
-            xids[found[2]] = int(found[1])
-        elif found := _UNHEALTHY.search(line):
-            xids.setdefault(found[2], None)
-        elif (found := _TOO_OLD.search(line)) and "unhealthy" in line:
-            xids.setdefault(found[1], None)
-        waits = waits or _WAITS.search(line) is not None
-        no_library = no_library or _NO_LIBRARY.search(line) is not None
-        found = _NO_SOCKET.search(line)
-        socket = found[1] if found else socket
+    told = _Told()
+    for line in _lines(text, _TELLING):
+        told.hear(line)
     return PluginLog(
         has_start=has_start,
-        registered=tuple(registered),
-        waits=waits and not registered,
-        platform=platform,
+        registered=tuple(told.registered),
+        waits=told.waits and not told.registered,
+        platform=told.platform,
         config=_printed(text, source),
-        unhealthy=tuple(Unhealthy(device, xid) for device, xid in xids.items()),
-        socket=socket,
-        no_library=no_library,
+        unhealthy=tuple(Unhealthy(device, xid) for device, xid in told.xids.items()),
+        socket=told.socket,
+        no_library=told.no_library,
         problem=complaint(text),
     )
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 def is_running(pod: "Pod") -> Reading[bool]:
-    """Return whether the pod's main container runs now."""
+    """Return whether the pod's main container runs now; it does where the pod is Ready."""
 
     def derive() -> bool:
+        if need(pod.is_ready):
+            return True
         document = need(pod.object)
         name = main_container(document.spec).name
         return any(

@@ -5,6 +5,7 @@ Parses the one format of both (`version: v1`): a ConfigMap's YAML, and the JSON 
 0.12 to 0.20, `api/config/v1` (config, replicas, sharing) and `cmd/config-manager`.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -141,10 +142,16 @@ def parse_printed(text: str, start: int) -> PluginConfig | None:
     if opening is None:
         return None
     try:
-        document, _ = json.JSONDecoder().raw_decode(text, opening.end() - 1)
+        _, end = json.JSONDecoder().raw_decode(text, opening.end() - 1)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the configuration it prints is cut off or damaged: {error}") from error
-    return decode_config(document)
+    return _decoded(text[opening.end() - 1 : end])
+
+
+@functools.lru_cache(maxsize=64)
+def _decoded(text: str) -> PluginConfig:
+    """Return what a JSON object says; thousands of plugins print the same one."""
+    return decode_config(json.loads(text))
 
 
 def decode_config(document: object) -> PluginConfig:

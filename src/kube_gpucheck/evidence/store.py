@@ -13,7 +13,7 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from kube_gpucheck.errors import BundleError
@@ -54,8 +54,12 @@ class Store(Protocol):
 
 def is_safe(path: str) -> bool:
     """Tell whether a relative path stays inside the bundle on every system."""
-    parts = PurePosixPath(path).parts
+    parts = _parts(path)
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in {"", "."}]
 
 
 class FolderStore:
@@ -64,6 +68,7 @@ class FolderStore:
     def __init__(self, root: Path, *, name: str = "") -> None:
         """Remember the folder, and under what name the reader knows it if not its own."""
         self._root = root
+        self._folders: dict[str, str] = {"": str(root)}
         self.name = name or str(root)
 
     def read(self, path: str) -> bytes | None:
@@ -93,35 +98,61 @@ class FolderStore:
         if not is_safe(path):
             msg = f"{self.name}: '{path}' leads out of the bundle; nothing outside it is read"
             raise BundleError(msg)
-        here = self._root
+        *folders, name = _parts(path)
         try:
-            for part in PurePosixPath(path).parts:
-                here = here / part
-                mode = here.lstat()
-                if stat.S_ISLNK(mode.st_mode):
-                    msg = f"{here}: a link; a bundle holds files and folders only, so put the file itself there"
-                    raise BundleError(msg)
+            here = f"{self._folder('/'.join(folders))}/{name}"
+            mode = _looked_at(here)
             if not stat.S_ISREG(mode.st_mode):
                 msg = f"{here}: not a file; a bundle holds files and folders only"
                 raise BundleError(msg)
             if mode.st_size > limit:
                 msg = f"{here}: {mode.st_size:,} bytes, at most {limit:,} are read; collect with a smaller tail"
                 raise BundleError(msg)
-            return here.open("rb", buffering=_BUFFER)
+            return open(here, "rb", buffering=_BUFFER)  # noqa: PTH123, SIM115  paths of text: 10,000 logs; the caller closes it
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._unreadable(path, error) from error
+
+    def _folder(self, path: str) -> str:
+        """Return where a folder of the bundle lies; each is looked at once.
+
+        Raises:
+            BundleError: a link stands in its place.
+            OSError: it is not there.
+        """
+        if path not in self._folders:
+            above, _, name = path.rpartition("/")
+            here = f"{self._folder(above)}/{name}"
+            _looked_at(here)
+            self._folders[path] = here
+        return self._folders[path]
 
     def _unreadable(self, path: str, error: OSError) -> BundleError:
         return BundleError(f"{self._root / path}: {error.strerror or error}; make it readable")
 
     def paths(self) -> Iterator[str]:
         """Yield each file's path, in order; links are yielded too, and refused when read."""
+        top = len(str(self._root)) + 1
         for folder, names, files in os.walk(self._root):
             names.sort()
+            inside = folder[top:].replace(os.sep, "/")
             for name in sorted(files):
-                yield (Path(folder) / name).relative_to(self._root).as_posix()
+                yield f"{inside}/{name}" if inside else name
+
+
+def _looked_at(here: str) -> os.stat_result:
+    """Return what stands at a path.
+
+    Raises:
+        BundleError: it is a link.
+        OSError: it is not there, or cannot be looked at.
+    """
+    mode = os.lstat(here)
+    if stat.S_ISLNK(mode.st_mode):
+        msg = f"{here}: a link; a bundle holds files and folders only, so put the file itself there"
+        raise BundleError(msg)
+    return mode
 
 
 class MemoryStore:

@@ -230,12 +230,13 @@ def may_see_gpus(pod: "Pod") -> Reading[bool]:
 
     def derive() -> bool:
         known = need(pod.outline)
+        if _is_stack(known):
+            return False
         if known.names_devices or (
             _logs_asked(pod) and any(_log_asked(pod, one) for one in unasking_containers(need(pod.object).spec))
         ):
-            return not _is_stack(known)
-        named = known.runtime_class is not None
-        return known.is_unasking and named and need(runs_under_nvidia(pod)) and not _is_stack(known)
+            return True
+        return known.is_unasking and known.runtime_class is not None and need(runs_under_nvidia(pod))
 
     return attempt(derive)
 

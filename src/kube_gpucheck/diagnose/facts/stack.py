@@ -172,7 +172,7 @@ def nfd_worker_is_kept_away_by_a_taint(context: Context) -> bool:
 @fact
 def the_api_forbids_node_features(context: Context) -> bool:
     """The API server forbade a publisher to write its NodeFeature object."""
-    return one_of(_publications(context), lambda one: not one)
+    return any(not one.is_absent for one in need(context.cluster.features.refusals))
 
 
 @fact
@@ -180,16 +180,6 @@ def node_features_are_not_served(context: Context) -> bool:
     """NodeFeature objects are published, and the API server does not serve them."""
     discovery = context.cluster.features
     return bool(need(discovery.publishers)) and need(discovery.node_features) is None
-
-
-def _publications(context: Context) -> Iterable[bool]:
-    """Yield for each refused publication whether the type is absent (else it is forbidden)."""
-    discovery = context.cluster.features
-    for daemonset in need(discovery.publishers):
-        for pod in need(daemonset.pods):
-            refusal = need(discovery.refusal(daemonset, pod))
-            if refusal is not None:
-                yield refusal.is_absent
 
 
 @fact
@@ -211,13 +201,14 @@ def exporter_was_killed_for_memory(context: Context) -> bool:
 
 
 def _pods_of(context: Context, component: Component) -> Iterable[Pod]:
-    return (pod for pod in need(context.cluster.readable_pods) if need(pod.component) is component)
+    return need(context.cluster.pods_by_component).get(component, ())
 
 
 def _was_killed(pods: Iterable[Pod]) -> bool:
     return any(
         state.terminated is not None and state.terminated.reason == _KILLED
         for pod in pods
+        if not need(pod.outline).is_silent  # nothing of it ever ended
         for status in need(pod.statuses)
         for state in (status.state, status.last_state)
     )
