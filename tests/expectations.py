@@ -61,13 +61,13 @@ def check_of(name: str) -> str | None:
 
 
 @functools.cache
-def _catalogue() -> diagnose.Catalogue:
+def catalogue() -> diagnose.Catalogue:
     return diagnose.load_catalogue({path.name: path.read_bytes() for path in sorted(CAUSES.glob("*.yaml"))})
 
 
 def diagnosis_of(results: tuple[CheckResult, ...], cluster: Cluster) -> Diagnosis:
     """Return the diagnosis by the catalogue of the package."""
-    return diagnose.diagnose(results, cluster, _catalogue(), fail_on=FAIL_ON)
+    return diagnose.diagnose(results, cluster, catalogue(), fail_on=FAIL_ON)
 
 
 def run_of(name: str) -> Run:

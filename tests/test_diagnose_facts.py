@@ -6,7 +6,9 @@ import pytest
 
 import suite
 from kube_gpucheck.diagnose import facts
+from kube_gpucheck.diagnose.catalogue import Catalogue
 from kube_gpucheck.diagnose.context import Context
+from kube_gpucheck.diagnose.journal import Journal
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.diagnose.relations import Relations
 from kube_gpucheck.evidence import Cluster
@@ -18,6 +20,7 @@ GPU = Subject(SubjectKind.GPU, "0000:00:06.0", node="gpu-node-0")
 PLUGIN = Subject(SubjectKind.DAEMONSET, "nvidia-device-plugin", namespace="nvidia-device-plugin")
 GFD = Subject(SubjectKind.DAEMONSET, "nvidia-device-plugin-gpu-feature-discovery", namespace="nvidia-device-plugin")
 HEALTHY = "recorded/healthy"
+NO_SIGNS = Journal(Catalogue(()))
 
 
 def pod(name: str, node: str | None = None) -> Subject:
@@ -127,7 +130,7 @@ def test_a_gpu_of_the_node_that_has_no_xid_is_not_blamed_for_another_ones() -> N
 def test_every_fact_answers_for_every_subject(bundle: str) -> None:
     context = contexts(bundle)
     for subject in subjects(context.cluster):
-        here = Context(subject, context.cluster, context.judgements)
+        here = Context(subject, context.cluster, context.judgements, NO_SIGNS)
         for name in facts.names():
             answer = facts.ask(name, here)
             assert isinstance(answer, Missing) or answer.value in {True, False}, (name, subject)
@@ -145,9 +148,9 @@ def subjects(cluster: Cluster) -> Iterator[Subject]:
 
 def contexts(bundle: str) -> Context:
     cluster = Cluster(suite.LIBRARY.build(bundle))
-    return Context(THE_CLUSTER, cluster, Judgements((), Relations(cluster)))
+    return Context(THE_CLUSTER, cluster, Judgements((), Relations(cluster)), NO_SIGNS)
 
 
 def ask(fact: str, bundle: str, subject: Subject) -> Reading[bool]:
     context = contexts(bundle)
-    return facts.ask(fact, Context(subject, context.cluster, context.judgements))
+    return facts.ask(fact, Context(subject, context.cluster, context.judgements, NO_SIGNS))

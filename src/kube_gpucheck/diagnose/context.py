@@ -1,10 +1,11 @@
 """The surroundings of one subject, in which a cause's signs are looked for."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 from kube_gpucheck.diagnose.catalogue import Sign
+from kube_gpucheck.diagnose.journal import Heard, Journal
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.evidence import Cluster, Component, DaemonSet, Node, Pod
 from kube_gpucheck.evidence.readings import GapError, need
@@ -25,15 +26,21 @@ COMPONENTS: Final = {
 """What a log sign may name, beside `pod` (the subject's own pods) and the node's units."""
 UNITS: Final = ("kernel", "containerd", "kubelet", "nvidia-container-runtime")
 
+_NOT_ASKED: Final = Missing(MissingKind.NOT_ASKED, "no log of the pod was asked for", "cluster/logs")
+
 
 class Context:
     """One subject, and what can be reached from it."""
 
-    def __init__(self, subject: Subject, cluster: Cluster, judgements: Judgements, *, only: Node | None = None) -> None:
+    def __init__(
+        self, subject: Subject, cluster: Cluster, judgements: Judgements, journal: Journal, *, only: Node | None = None
+    ) -> None:
         """Keep the subject, and the one of its nodes that is looked at, if not all are."""
         self.subject = subject
         self.spoken: dict[Sign, Reading[bool]] = {}
         self._only = only
+        self._journal = journal
+        self._heard: dict[str, Heard] = {}
         self._messages: dict[str, tuple[tuple[tuple[str, str], ...], Missing | None]] = {}
         self.cluster = cluster
         self.judgements = judgements
@@ -165,21 +172,31 @@ class Context:
         wanted = [one for one in need(self.cluster.stack.daemonsets) if one.component in COMPONENTS[component]]
         return tuple(pod for one in wanted for pod in relations.pods_on(one, names))
 
-    def logs(self, component: str) -> Iterator[Reading[str]]:
-        """Yield the logs of a component, the previous run's too, or of a node's unit.
+    def heard(self, component: str) -> Heard:
+        """Return what the logs of a component say, those of the previous run too, or those of a node's unit.
 
         Raises:
             GapError: the pods could not be listed.
         """
+        if component not in self._heard:
+            self._heard[component] = Heard(self._logs(component))
+        return self._heard[component]
+
+    def _logs(self, component: str) -> Iterator[Reading[frozenset[str]]]:
+        matched = self._journal.matched
         if component in UNITS:
             for node in self.nodes:
-                yield _kernel_text(node) if component == "kernel" else node.host.log(component)
+                yield matched((component, node.name), partial(_unit_log, node, component))
             return
         pods = self.pods if component == "pod" else self.component_pods(component)
         for pod in pods:
+            if not self.cluster.bundle.has_logs_of(pod.namespace, pod.name):
+                yield _NOT_ASKED
+                continue
             for container in need(pod.containers):
-                yield pod.log(container.name)
-                previous = pod.log(container.name, previous=True)
+                place = (component, pod.namespace, pod.name, container.name)
+                yield matched(place, partial(pod.log, container.name))
+                previous = matched((*place, "previous"), partial(pod.log, container.name, previous=True))
                 if not isinstance(previous, Missing) or previous.kind is not MissingKind.NOT_ASKED:
                     yield previous
 
@@ -251,7 +268,9 @@ def _is_well(pod: Pod) -> bool:
     return isinstance(outline, Seen) and outline.value.is_ready and outline.value.is_even and not outline.value.restarts
 
 
-def _kernel_text(node: Node) -> Reading[str]:
+def _unit_log(node: Node, unit: str) -> Reading[str]:
+    if unit != "kernel":
+        return node.host.log(unit)
     command = node.host.command("dmesg")
     if isinstance(command, Missing):
         return command

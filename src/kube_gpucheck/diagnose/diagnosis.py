@@ -11,10 +11,11 @@ import msgspec
 
 from kube_gpucheck.diagnose.catalogue import Catalogue, Cause, Sign
 from kube_gpucheck.diagnose.context import Context
+from kube_gpucheck.diagnose.journal import Journal
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.diagnose.relations import Relations
 from kube_gpucheck.diagnose.signs import speaks
-from kube_gpucheck.evidence import Cluster
+from kube_gpucheck.evidence import Cluster, Node
 from kube_gpucheck.model import (
     Candidate,
     CheckResult,
@@ -65,14 +66,14 @@ class _Diagnostician:
         self._cluster = cluster
         self._catalogue = catalogue
         self._fail_on = fail_on
-        self._contexts: dict[Subject, Context] = {}
+        self._journal = Journal(catalogue)
+        self._contexts: dict[tuple[Subject, Node | None], Context] = {}
         self._findings = {(one.check, one.subject): one for one in judgements.findings()}
         self._faulty_nodes = {
             subject.node
             for (_, subject), one in self._findings.items()
             if one.outcome is Outcome.FAULT and subject.kind in {SubjectKind.NODE, SubjectKind.GPU} and subject.node
         }
-        self._narrow: dict[tuple[Subject, str], Context] = {}
         self._explained: dict[Key, tuple[tuple[Key, ...], bool]] = {
             key: self._explanation(key) for key in self._findings
         }
@@ -178,19 +179,22 @@ class _Diagnostician:
 
     def _match(self, cause: Cause, subject: Subject) -> _Match | None:
         """Return how a cause fits a finding's subject; a cause of one node must fit whole on one of several."""
-        context = self._contexts.setdefault(subject, Context(subject, self._cluster, self._judgements))
+        context = self._context(subject)
         bad = [node for node in context.nodes if node.name in self._faulty_nodes]
         if cause.scope != SubjectKind.NODE.value or subject.node is not None or not bad or len(context.nodes) == 1:
             return self._match_in(cause, context)
         best: _Match | None = None
         for node in bad:
-            narrow = self._narrow.setdefault(
-                (subject, node.name), Context(subject, self._cluster, self._judgements, only=node)
-            )
-            match = self._match_in(cause, narrow)
+            match = self._match_in(cause, self._context(subject, node))
             if match is not None and (best is None or _rank(match) > _rank(best)):
                 best = match
         return best
+
+    def _context(self, subject: Subject, only: Node | None = None) -> Context:
+        key = (subject, only)
+        if key not in self._contexts:
+            self._contexts[key] = Context(subject, self._cluster, self._judgements, self._journal, only=only)
+        return self._contexts[key]
 
     def _match_in(self, cause: Cause, context: Context) -> _Match | None:
         spoke: list[Sign] = []
@@ -273,7 +277,7 @@ class _Diagnostician:
 
     def _remedy(self, cause: Cause, subjects: list[Subject]) -> tuple[str, ...]:
         """Return the steps for the distribution at hand, with the names of a node and a release where there is one."""
-        contexts = [self._contexts[subject] for subject in subjects]
+        contexts = [self._context(subject) for subject in subjects]
         distributions = {one.distribution for one in contexts}
         steps = cause.steps(distributions.pop() if len(distributions) == 1 else "default")
         mine = cause.scope == SubjectKind.POD.value

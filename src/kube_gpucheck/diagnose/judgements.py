@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from kube_gpucheck.diagnose.relations import Relations
 from kube_gpucheck.model import CheckInfo, CheckResult, Judgement, Outcome, Subject, SubjectKind
 
-
 _Said = tuple[Subject, Outcome]
 
 

@@ -46,18 +46,7 @@ def _finding(sign: FindingSign, context: Context) -> Reading[bool]:
 
 
 def _log(sign: LogSign, context: Context) -> Reading[bool]:
-    pattern = _compiled(sign.re)
-
-    def derive() -> Reading[bool]:
-        missing: Missing | None = None
-        for log in context.logs(sign.component):
-            if isinstance(log, Missing):
-                missing = missing or log
-            elif pattern.search(log.value):
-                return Seen(value=True)
-        return missing or Seen(value=False)
-
-    answer = attempt(derive)
+    answer = attempt(lambda: context.heard(sign.component).says(sign))
     return answer if isinstance(answer, Missing) else answer.value
 
 

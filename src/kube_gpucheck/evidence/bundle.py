@@ -21,6 +21,7 @@ from kube_gpucheck.model import Missing, MissingEvidence, MissingKind, Reading, 
 
 BUNDLE_FORMAT: Final = 1
 HOST_FORMAT: Final = 1
+_LOGS: Final = "cluster/logs/"
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -163,7 +164,7 @@ class Bundle:
         self._discovery: Reading[DiscoveryRecord] | None = None
         self._hosts: dict[str, Reading[HostRecord]] = {}
         self._logs = frozenset(manifest.asked.logs)
-        self._pods_with_logs = frozenset(name.rpartition("/")[0] for name in manifest.asked.logs)
+        self._pods_with_logs = frozenset("/".join(name.split("/", 2)[:2]) for name in manifest.asked.logs)
 
     @property
     def gathered_at(self) -> datetime.datetime:
@@ -225,6 +226,16 @@ class Bundle:
         """Tell whether any log of a pod (`<namespace>/<pod>`) was asked for."""
         return pod in self._pods_with_logs
 
+    def has_logs_of(self, namespace: str, pod: str) -> bool:
+        """Tell whether any log of a pod was asked for, or is in the bundle."""
+        return self.asks_logs_of(f"{namespace}/{pod}") or f"{namespace}_{pod}" in self._pods_with_log_files
+
+    @cached_property
+    def _pods_with_log_files(self) -> frozenset[str]:
+        """Pods as `<namespace>_<pod>`; no name in Kubernetes has an underscore."""
+        logs = (path.removeprefix(_LOGS) for path in self._paths if path.startswith(_LOGS))
+        return frozenset("_".join(name.split("_", 2)[:2]) for name in logs)
+
     @cached_property
     def _paths(self) -> frozenset[str]:
         return frozenset(self.store.paths())
@@ -270,7 +281,7 @@ class Bundle:
 
     def log(self, namespace: str, pod: str, container: str, *, previous: bool = False) -> Reading[str]:
         """Return a container's log, or that of its previous run. Text that is not UTF-8 is replaced."""
-        path = f"cluster/logs/{namespace}_{pod}_{container}{'.previous' if previous else ''}.log"
+        path = f"{_LOGS}{namespace}_{pod}_{container}{'.previous' if previous else ''}.log"
         name = f"{namespace}/{pod}/{container}{'/previous' if previous else ''}"
         return self._text(path, asked=name in self._logs, evidence=f"logs/{name}", option=None)
 

@@ -108,7 +108,7 @@ class FolderStore:
             if mode.st_size > limit:
                 msg = f"{here}: {mode.st_size:,} bytes, at most {limit:,} are read; collect with a smaller tail"
                 raise BundleError(msg)
-            return open(here, "rb", buffering=_BUFFER)  # noqa: PTH123, SIM115  paths of text: 10,000 logs; the caller closes it
+            return open(here, "rb", buffering=_BUFFER)  # noqa: PTH123  paths of text: 10,000 logs; the caller closes it
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
