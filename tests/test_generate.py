@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_nodes(tmp_path: Path) -> None:
         return found
 
     peak(10)
-    assert peak(160) - peak(40) < 120 * 5_000
+    assert peak(800) - peak(200) < 600 * 5_000
 
 
 @pytest.mark.parametrize(

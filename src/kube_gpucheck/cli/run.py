@@ -64,10 +64,9 @@ def run(options: argparse.Namespace) -> int:
         UsageError: an option is wrong, or there is nothing to judge.
     """
     question = _question(options)
-    gc.set_threshold(*_COLLECT_AFTER)
     wait_s = duration_s("--wait", options.wait) if options.wait is not None else 0.0
     _log(options.verbose)
-    with _source(options) as source, room_for(options.bundle, "--bundle") as room:
+    with _seldom_collected(), _source(options) as source, room_for(options.bundle, "--bundle") as room:
         if wait_s:
             from kube_gpucheck.cli.wait import until_final  # noqa: PLC0415  few runs wait
 
@@ -76,6 +75,17 @@ def run(options: argparse.Namespace) -> int:
             result = _judge(source.gather(room / "bundle"), question)[0]
     _report(result, options)
     return result.exit_code
+
+
+@contextlib.contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Look for garbage seldom, as long as a run lasts."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def collect(options: argparse.Namespace) -> int:
