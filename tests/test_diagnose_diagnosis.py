@@ -307,3 +307,16 @@ def test_a_remedy_names_the_node_and_the_release_where_there_is_one_of_each() ->
     )
     assert one.causes[0].remedy == ("kubectl drain gpu-1", "helm upgrade nvdp chart -n gpu")
     assert two.causes[0].remedy == ("kubectl drain NODE", "helm upgrade nvdp chart -n gpu")
+
+
+def test_a_remedy_names_the_rules_that_were_missing_and_no_step_about_rules_stands_without_any() -> None:
+    remedy = {"default": ["add RULES", "collect again"]}
+    causes = cause("a", ["DRV-003"], remedy=remedy)
+    refused = [
+        {"evidence": f"api/{kind}", "kind": "forbidden", "reason": "no", "source": ""} for kind in ("pods", "events")
+    ]
+    some = diagnosed(cluster("gpu-1", missing=refused), [result(DRIVER, fault(DRIVER, ONE))], causes)
+    none = diagnosed(cluster("gpu-1"), [result(DRIVER, fault(DRIVER, ONE))], causes)
+    rules = '[{apiGroups: [""], resources: ["events", "pods"], verbs: ["list"]}]'
+    assert some.causes[0].remedy == (f"add {rules}", "collect again")
+    assert none.causes[0].remedy == ("collect again",)

@@ -8,6 +8,7 @@ from kube_gpucheck.diagnose.catalogue import Sign
 from kube_gpucheck.diagnose.journal import Heard, Journal
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.evidence import Cluster, Component, DaemonSet, Node, Pod
+from kube_gpucheck.evidence.access import in_a_role, refused, rules_to_read
 from kube_gpucheck.evidence.readings import GapError, need
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen, Subject, SubjectKind
 
@@ -89,12 +90,16 @@ class Context:
 
     @cached_property
     def names(self) -> Mapping[str, str]:
-        """What the words NODE, NAMESPACE and RELEASE of a remedy stand for here; one that is in doubt is left out.
+        """What the words NODE, NAMESPACE, RELEASE and RULES of a remedy stand for here; one in doubt is left out.
 
         NODE only where the subject has one node. NAMESPACE and RELEASE are those of the subject, else of the one
-        device plugin; a Helm release is the label `app.kubernetes.io/instance`.
+        device plugin; a Helm release is the label `app.kubernetes.io/instance`. RULES are those of a role that would
+        have allowed what the API server refused.
         """
         found: dict[str, str] = {}
+        lacking = refused(self.cluster.bundle.manifest.missing)
+        if lacking:
+            found["RULES"] = in_a_role(rules_to_read(lacking))
         if len(self.nodes) == 1:
             found["NODE"] = self.nodes[0].name
         plugins = self.cluster.stack.device_plugins

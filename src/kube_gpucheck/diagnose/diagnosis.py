@@ -276,17 +276,20 @@ class _Diagnostician:
         return (not severity.at_least(self._fail_on), -len(blocked), layer.position, -best.score, cause.id), entry
 
     def _remedy(self, cause: Cause, subjects: list[Subject]) -> tuple[str, ...]:
-        """Return the steps for the distribution at hand, with the names of a node and a release where there is one."""
+        """Return the steps for the distribution at hand, with the names of a node and a release where there is one.
+
+        A step about RULES stands only where there are some.
+        """
         contexts = [self._context(subject) for subject in subjects]
         distributions = {one.distribution for one in contexts}
         steps = cause.steps(distributions.pop() if len(distributions) == 1 else "default")
         mine = cause.scope == SubjectKind.POD.value
         names = [one.names if mine else one.stack_names for one in contexts]
-        for word in ("NODE", "NAMESPACE", "RELEASE"):
+        for word in ("NODE", "NAMESPACE", "RELEASE", "RULES"):
             found = sorted({one[word] for one in names if word in one})
             if len(found) == 1:
-                steps = tuple(re.sub(rf"\b{word}\b", found[0], step) for step in steps)
-        return steps
+                steps = tuple(_filled(step, word, found[0]) for step in steps)
+        return tuple(step for step in steps if not re.search(r"\bRULES\b", step))
 
     def _proof(self, cause: Cause, heads: list[Key]) -> str:
         """Return the check that proves the cure: the catalogue's where it is built, else the one that faulted."""
@@ -301,3 +304,8 @@ class _Diagnostician:
         names = {one.node for one in critical if one.node is not None} & self._relations.gpu_nodes
         wide = any(one.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET} for one in critical)
         return tuple(sorted(names or (self._relations.gpu_nodes if wide else ())))
+
+
+def _filled(step: str, word: str, name: str) -> str:
+    """Return a remedy's step with a name in a word's place."""
+    return re.sub(rf"\b{word}\b", lambda _: name, step)

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from kube_gpucheck.model import MissingEvidence, MissingKind
+
 LOGS: Final = "pods/log"
 """What reading a container's log is called in a rule (Kubernetes documentation, "Using RBAC Authorization")."""
 
@@ -33,6 +35,13 @@ def rules_to_read(kinds: Iterable[str]) -> tuple[Rule, ...]:
         plural, _, group = kind.partition(".")
         together[group, "get" if kind == LOGS else "list"].add(plural)
     return tuple(sorted(Rule(group, tuple(sorted(plurals)), verb) for (group, verb), plurals in together.items()))
+
+
+def refused(missing: Iterable[MissingEvidence]) -> tuple[str, ...]:
+    """Return the kinds that the server refused to list, in order, then `pods/log` if it refused a log."""
+    forbidden = [one.evidence for one in missing if one.kind is MissingKind.FORBIDDEN]
+    kinds = {name.removeprefix("api/") for name in forbidden if name.startswith("api/")}
+    return (*sorted(kinds - {"discovery"}), *([LOGS] if any(name.startswith("logs/") for name in forbidden) else []))
 
 
 def in_a_role(rules: Iterable[Rule]) -> str:
