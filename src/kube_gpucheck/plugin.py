@@ -5,6 +5,7 @@ It reads evidence once and never collects any. Nothing imports this module: the 
 """
 
 import itertools
+import sys
 import time
 import traceback
 from array import array
@@ -362,7 +363,7 @@ def _call(info: CheckInfo, subject: Subject, function: Callable[[Any], None], vi
 
 def _verdict(info: CheckInfo, subject: Subject, missing: Missing, what: str = "") -> Judgement:
     outcome = Outcome.NOT_ASKED if missing.kind is MissingKind.NOT_ASKED else Outcome.UNKNOWN
-    reason = f"{what}: {missing.reason}" if what else missing.reason
+    reason = sys.intern(f"{what}: {missing.reason}" if what else missing.reason)  # thousands of nodes say the same
     return Judgement(info.id, subject, outcome, info.severity, reason=reason, option=missing.option)
 
 

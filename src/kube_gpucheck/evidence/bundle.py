@@ -298,7 +298,7 @@ class Bundle:
         if self.trace is not None:
             self.trace.add(f"{path}#{key}")
         if key not in self.manifest.asked.host.get(node, ()):
-            return Missing(MissingKind.NOT_ASKED, f"'{key}' was not read on {node}", f"{path}#{key}", "--probe")
+            return Missing(MissingKind.NOT_ASKED, f"'{key}' was not read", f"{path}#{key}", "--probe")
         known = self._missing.get((f"host/{key}", node)) or self._missing.get(("host", node))
         if known is not None:
             return Missing(known.kind, known.reason, known.source or path)

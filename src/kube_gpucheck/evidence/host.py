@@ -181,7 +181,7 @@ class Host:
         return self._not_looked_for(path)
 
     def _not_looked_for(self, path: str) -> Missing:
-        reason = f"'{path}' was not looked for on {self.name}"
+        reason = f"'{path}' was not looked for"
         return Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.name}/host.json#stat:{path}", "--probe")
 
     def nvml(self, call: str) -> Reading[NvmlAnswer]:
