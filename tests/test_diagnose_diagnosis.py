@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
 import yaml
 
 import bundle_builders
@@ -39,9 +40,10 @@ AFTER_LEFT_OVER: Final = CheckInfo(
 EXPORTER: Final = CheckInfo("TEL-001", "exporter", Layer.TELEMETRY, Severity.MAJOR, SubjectKind.DAEMONSET, ("DRV-003",))
 
 
-def cluster(*names: str, missing: Iterable[Mapping[str, Any]] = ()) -> Cluster:
+def cluster(*names: str, missing: Iterable[Mapping[str, Any]] = (), cordoned: str = "") -> Cluster:
     files = bundle_builders.files(missing=list(missing))
-    files["cluster/nodes.json"] = bundle_builders.listed(*(bundle_builders.node(name) for name in names))
+    nodes = [{**bundle_builders.node(name), "spec": {"unschedulable": name == cordoned}} for name in names]
+    files["cluster/nodes.json"] = bundle_builders.listed(*nodes)
     files["cluster/daemonsets.apps.json"] = bundle_builders.listed(
         {
             "metadata": {
@@ -68,6 +70,10 @@ def cluster(*names: str, missing: Iterable[Mapping[str, Any]] = ()) -> Cluster:
 
 def fault(info: CheckInfo, subject: Subject, severity: Severity | None = None) -> Judgement:
     return Judgement(info.id, subject, Outcome.FAULT, severity or info.severity, seen="s", means="m", remedy="r")
+
+
+def on_nodes(judgement: Judgement, *nodes: str) -> Judgement:
+    return msgspec.structs.replace(judgement, nodes=nodes)
 
 
 def result(info: CheckInfo, *others: Judgement, passed: Iterable[Subject] = ()) -> CheckResult:
@@ -320,3 +326,53 @@ def test_a_remedy_names_the_rules_that_were_missing_and_no_step_about_rules_stan
     rules = '[{apiGroups: [""], resources: ["events", "pods"], verbs: ["list"]}]'
     assert some.causes[0].remedy == (f"add {rules}", "collect again")
     assert none.causes[0].remedy == ("collect again",)
+
+
+def test_a_daemonset_that_fares_badly_on_other_nodes_explains_nothing_here() -> None:
+    capacity = CheckInfo("PLG-005", "capacity", Layer.DEVICE_PLUGIN, Severity.CRITICAL, SubjectKind.NODE, ("PLG-003",))
+    found = diagnosed(
+        cluster("gpu-1", "gpu-2"),
+        [
+            result(PODS, on_nodes(fault(PODS, PLUGIN), "gpu-1")),
+            result(capacity, fault(capacity, ONE), fault(capacity, TWO)),
+        ],
+        cause("no-pod", ["PLG-003"]),
+    )
+    assert finding(found, "PLG-005", ONE).cause == "no-pod"
+    assert finding(found, "PLG-005", TWO).is_root
+    assert finding(found, "PLG-005", TWO).cause is None
+
+
+def test_each_node_on_which_a_daemonset_fares_badly_has_the_cause_that_is_there() -> None:
+    registered = CheckInfo(
+        "PLG-004", "registered", Layer.DEVICE_PLUGIN, Severity.CRITICAL, SubjectKind.NODE, ("PLG-003",)
+    )
+    found = diagnosed(
+        cluster("gpu-1", "gpu-2", cordoned="gpu-2"),
+        [
+            result(PODS, on_nodes(fault(PODS, PLUGIN), "gpu-1", "gpu-2")),
+            result(registered, fault(registered, ONE), fault(registered, TWO)),
+        ],
+        cause("cordoned", ["PLG-003"], needs=[{"fact": "node_is_cordoned"}]),
+        cause("free", ["PLG-003"], against=[{"fact": "node_is_cordoned"}]),
+    )
+    assert {key: finding(found, "PLG-004", key).cause for key in (ONE, TWO)} == {ONE: "free", TWO: "cordoned"}
+    assert {one.id: one.gpu_nodes for one in found.causes} == {"free": ("gpu-1",), "cordoned": ("gpu-2",)}
+
+
+def test_a_daemonset_is_explained_in_part_by_what_is_wrong_on_some_of_its_nodes() -> None:
+    found = diagnosed(
+        cluster("gpu-1", "gpu-2"),
+        [
+            result(RUNTIME, fault(RUNTIME, ONE), passed=[TWO]),
+            result(PODS, on_nodes(fault(PODS, PLUGIN), "gpu-1", "gpu-2")),
+        ],
+        cause("no-handler", ["RTM-003"]),
+    )
+    whole = diagnosed(
+        cluster("gpu-1", "gpu-2"),
+        [result(RUNTIME, fault(RUNTIME, ONE), passed=[TWO]), result(PODS, on_nodes(fault(PODS, PLUGIN), "gpu-1"))],
+        cause("no-handler", ["RTM-003"]),
+    )
+    assert finding(found, "PLG-003", PLUGIN).partly
+    assert not finding(whole, "PLG-003", PLUGIN).is_root

@@ -39,6 +39,7 @@ def check_plugin_is_wanted_on_each_gpu_node(daemonset: DaemonSet) -> None:
             f"{'; '.join(f'on {one.node} {one.reason}' for one in missed[:5])}",
             means=_meaning(missed[0]),
             remedy=_mend(daemonset, missed[0]),
+            nodes=(one.node for one in missed),
         )
     if wanted < known(coverage.covered_count(daemonset), "which GPU nodes it may run on"):
         fault(
@@ -120,16 +121,17 @@ def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
             )
         not_applicable("it wants no pod, and every GPU node is served by another")
     pods = known(podstate.live_pods(daemonset), "its pods")
-    for pod in pods:
-        if not known(pod.is_ready, "whether the pod is Ready"):
-            facts = known(podstate.troubles(pod), "the pod's state")
-            fault(
-                seen=f"{pod.namespace}/{pod.name} on {pod.node_name} is not Ready: "
-                f"{'; '.join(facts) or 'its status gives no reason'}",
-                means="without it the node's GPUs are not offered",
-                remedy=f"mend what its status or log names, then run 'kubectl -n {pod.namespace} delete pod "
-                f"{pod.name}' and 'gpucheck run -k PLG-003'",
-            )
+    unready = [pod for pod in pods if not known(pod.is_ready, "whether the pod is Ready")]
+    for pod in unready:
+        facts = known(podstate.troubles(pod), "the pod's state")
+        fault(
+            seen=f"{pod.namespace}/{pod.name} on {pod.node_name} is not Ready: "
+            f"{'; '.join(facts) or 'its status gives no reason'}",
+            means="without it the node's GPUs are not offered",
+            remedy=f"mend what its status or log names, then run 'kubectl -n {pod.namespace} delete pod "
+            f"{pod.name}' and 'gpucheck run -k PLG-003'",
+            nodes=(one.node_name for one in unready),
+        )
     if len(pods) < wanted:
         fault(
             seen=f"{daemonset.subject} wants {_counted(wanted, 'pod')} and has {len(pods)}",
@@ -148,6 +150,7 @@ def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
                 remedy=f"run 'kubectl -n {pod.namespace} logs {pod.name} --previous' for the reason, mend it, then "
                 "run 'gpucheck run -k PLG-003'",
                 severity=Severity.MAJOR,
+                nodes=(pod.node_name,),
             )
 
 
@@ -171,16 +174,20 @@ def check_gpu_daemonset_can_make_pods(daemonset: DaemonSet) -> None:
                 remedy=_allow(daemonset, refused),
                 severity=_weight(daemonset),
             )
-    for pod in known(podstate.live_pods(daemonset), "its pods"):
-        missing = known(podstate.unpulled(pod), "the images that the pod waits for")
-        if missing is not None:
-            fault(
-                seen=f"{pod.namespace}/{pod.name} on {pod.node_name}: {missing}",
-                means="the image's name or tag is wrong, or the node cannot reach or may not use its registry",
-                remedy="correct image and tag, mirror the image, or add the pull secret to the service account; then "
-                "run 'gpucheck run -k PLG-013'",
-                severity=_weight(daemonset),
-            )
+    waiting = [
+        (pod, missing)
+        for pod in known(podstate.live_pods(daemonset), "its pods")
+        if (missing := known(podstate.unpulled(pod), "the images that the pod waits for")) is not None
+    ]
+    for pod, missing in waiting:
+        fault(
+            seen=f"{pod.namespace}/{pod.name} on {pod.node_name}: {missing}",
+            means="the image's name or tag is wrong, or the node cannot reach or may not use its registry",
+            remedy="correct image and tag, mirror the image, or add the pull secret to the service account; then "
+            "run 'gpucheck run -k PLG-013'",
+            severity=_weight(daemonset),
+            nodes=(one.node_name for one, _ in waiting),
+        )
 
 
 def _weight(daemonset: DaemonSet) -> Severity:

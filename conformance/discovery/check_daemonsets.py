@@ -1,7 +1,7 @@
 """Discovery layer: Node Feature Discovery and GPU Feature Discovery run on each GPU node."""
 
 from kube_gpucheck.evidence import Component, DaemonSet
-from kube_gpucheck.evidence.rollout import Plight, Rollout, Shortfall
+from kube_gpucheck.evidence.rollout import Plight, Rollout
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Reading, Seen, Severity
 
@@ -63,7 +63,7 @@ def check_nfd_runs_once_on_each_gpu_node(daemonset: DaemonSet) -> None:
     """
     _judge_is_used(daemonset)
     rollout = Rollout(daemonset)
-    _judge(daemonset, known(rollout.shortfall, f"how {daemonset.subject} fares"), "DSC-001")
+    _judge(rollout, "DSC-001")
     others = [one for one in known(daemonset.cluster.stack.nfd_workers, "the NFD workers") if one is not daemonset]
     mine = {node.name for node in known(rollout.wanted_on, "the nodes on which NFD's workers may run")}
     for other in others:
@@ -130,7 +130,7 @@ def check_gfd_runs_on_each_gpu_node(daemonset: DaemonSet) -> None:
     count. A pod that is Ready now and ended badly twice, the last time within ten minutes, is not well.
     """
     _judge_is_used(daemonset)
-    _judge(daemonset, known(Rollout(daemonset).shortfall, f"how {daemonset.subject} fares"), "DSC-003")
+    _judge(Rollout(daemonset), "DSC-003")
 
 
 def _judge_is_used(daemonset: DaemonSet) -> None:
@@ -140,11 +140,13 @@ def _judge_is_used(daemonset: DaemonSet) -> None:
         not_applicable("no DaemonSet and no pod selects nodes by a label of discovery")
 
 
-def _judge(daemonset: DaemonSet, shortfall: Shortfall | None, identifier: str) -> None:
-    if shortfall is None:
-        return
-    fault(
-        seen=shortfall.facts,
-        means=_MEANS[shortfall.plight],
-        remedy=f"{_DO[shortfall.plight]}; once {daemonset.subject} is Ready, run 'gpucheck run -k {identifier}'",
-    )
+def _judge(rollout: Rollout, identifier: str) -> None:
+    subject = rollout.daemonset.subject
+    shortfall = known(rollout.shortfall, f"how {subject} fares")
+    if shortfall is not None:
+        fault(
+            seen=shortfall.facts,
+            means=_MEANS[shortfall.plight],
+            remedy=f"{_DO[shortfall.plight]}; once {subject} is Ready, run 'gpucheck run -k {identifier}'",
+            nodes=known(rollout.lacking_on, f"where {subject} lacks a pod"),
+        )

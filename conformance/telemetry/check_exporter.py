@@ -97,13 +97,15 @@ def check_exporter_runs_on_each_gpu_node(daemonset: DaemonSet) -> None:
     """
     if not known(daemonset.cluster.gpu_nodes, "the nodes with a GPU"):
         not_applicable("no node shows a sign of an NVIDIA GPU; CLU-003 judges that")
-    shortfall = known(Rollout(daemonset).shortfall, f"how {daemonset.subject} fares")
+    rollout = Rollout(daemonset)
+    shortfall = known(rollout.shortfall, f"how {daemonset.subject} fares")
     if shortfall is not None:
         step = _give_runtime(daemonset) if shortfall.plight is Plight.NO_DRIVER else _DO[shortfall.plight]
         fault(
             seen=shortfall.facts,
             means=_MEANS[shortfall.plight],
             remedy=f"{step}; once {daemonset.subject} is Ready, run 'gpucheck run -k TEL-001'",
+            nodes=known(rollout.lacking_on, f"where {daemonset.subject} lacks a pod"),
         )
 
 
@@ -216,6 +218,7 @@ def check_exporter_is_wanted_on_gpu_nodes_only(daemonset: DaemonSet) -> None:
             remedy=f"give it a toleration of the taint with operator Exists, {_THEN}"
             if why.rule == "taint"
             else f"let it select these nodes (DSC-002 tells what is missing), {_THEN}",
+            nodes=(node.name for node, _ in left_out),
         )
     with_gpu = {node.name for node in gpu_nodes}
     wanted = known(rollout.wanted_on, f"the nodes on which {daemonset.subject} may run")
@@ -228,4 +231,5 @@ def check_exporter_is_wanted_on_gpu_nodes_only(daemonset: DaemonSet) -> None:
             f"{', '.join(others[:SHOWN])}{more}",
             means="its pods find no driver there, and crash",
             remedy=f"give it an affinity to nvidia.com/gpu.present=true, {_THEN}",
+            nodes=others,
         )

@@ -5,7 +5,7 @@ A check never returns a value and never raises by itself: it ends (pass), or one
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -47,13 +47,16 @@ class Unknown(Ended):
 class Fault(Ended):
     """The requirement does not hold."""
 
-    def __init__(self, *, seen: str, means: str, remedy: str, severity: Severity | None) -> None:
-        """Keep the three parts."""
+    def __init__(
+        self, *, seen: str, means: str, remedy: str, severity: Severity | None, nodes: tuple[str, ...]
+    ) -> None:
+        """Keep the three parts, and what the fault is about."""
         super().__init__(seen)
         self.seen = seen
         self.means = means
         self.remedy = remedy
         self.severity = severity
+        self.nodes = nodes
 
 
 class NotApplicable(Ended):
@@ -70,9 +73,16 @@ def known(reading: Reading[T], what: str) -> T:
     return reading.value
 
 
-def fault(*, seen: str, means: str, remedy: str, severity: Severity | None = None) -> NoReturn:
-    """End the check with a fault. `severity` may only lower the check's own."""
-    raise Fault(seen=seen, means=means, remedy=remedy, severity=severity)
+def fault(
+    *, seen: str, means: str, remedy: str, severity: Severity | None = None, nodes: Iterable[str | None] = ()
+) -> NoReturn:
+    """End the check with a fault. `severity` may only lower the check's own.
+
+    `nodes`: of a DaemonSet's or the cluster's fault, the nodes that it is about, as where pods are not well; what goes
+    wrong on other nodes is then no consequence of it. None given: it is about all.
+    """
+    named = tuple(dict.fromkeys(node for node in nodes if node is not None))
+    raise Fault(seen=seen, means=means, remedy=remedy, severity=severity, nodes=named)
 
 
 def not_applicable(reason: str) -> NoReturn:

@@ -171,6 +171,8 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     `severity` is the effective one. `seen`, `means` and `remedy` are filled for a fault;
     `reason` for unknown, not-asked, not-applicable and broken (there the traceback).
     `option` is the command-line option that would ask for what was not asked, `None` if none would.
+    `nodes` are the nodes that a fault of a DaemonSet or of the cluster is about, in the check's order; empty where it
+    is about all of them.
     """
 
     check: str
@@ -182,6 +184,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     remedy: str = ""
     reason: str = ""
     option: str | None = None
+    nodes: tuple[str, ...] = ()
 
 
 class CheckResult(msgspec.Struct, frozen=True):

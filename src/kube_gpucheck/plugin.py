@@ -349,7 +349,14 @@ def _call(info: CheckInfo, subject: Subject, function: Callable[[Any], None], vi
     except Fault as found:
         severity = info.severity if found.severity is None or found.severity.at_least(info.severity) else found.severity
         return Judgement(
-            info.id, subject, Outcome.FAULT, severity, seen=found.seen, means=found.means, remedy=found.remedy
+            info.id,
+            subject,
+            Outcome.FAULT,
+            severity,
+            seen=found.seen,
+            means=found.means,
+            remedy=found.remedy,
+            nodes=found.nodes,
         )
     except NotApplicable as reason:
         return Judgement(info.id, subject, Outcome.NOT_APPLICABLE, info.severity, reason=str(reason))

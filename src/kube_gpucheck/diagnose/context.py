@@ -34,12 +34,18 @@ class Context:
     """One subject, and what can be reached from it."""
 
     def __init__(
-        self, subject: Subject, cluster: Cluster, judgements: Judgements, journal: Journal, *, only: Node | None = None
+        self,
+        subject: Subject,
+        cluster: Cluster,
+        judgements: Judgements,
+        journal: Journal,
+        *,
+        among: tuple[str, ...] | None = None,
     ) -> None:
-        """Keep the subject, and the one of its nodes that is looked at, if not all are."""
+        """Keep the subject, and the names of those of its nodes that are looked at, if not all are."""
         self.subject = subject
         self.spoken: dict[Sign, Reading[bool]] = {}
-        self._only = only
+        self.among = among
         self._journal = journal
         self._heard: dict[str, Heard] = {}
         self._messages: dict[str, tuple[tuple[tuple[str, str], ...], Missing | None]] = {}
@@ -48,29 +54,15 @@ class Context:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes it concerns, or the one of them that is looked at.
-
-        Its own; for a DaemonSet the GPU nodes on which it fares badly, for what is well elsewhere explains nothing;
-        every GPU node where there is none such, and for the cluster.
-        """
-        if self._only is not None:
-            return (self._only,)
+        """The nodes it concerns: its own; for the cluster and a DaemonSet the GPU nodes, of them those looked at."""
         if self.subject.node is not None:
             node = self.cluster.node_of(self.subject.node)
             return (node,) if node else ()
         gpu_nodes = self.cluster.gpu_nodes
         every = gpu_nodes.value if isinstance(gpu_nodes, Seen) else ()
-        return self._suffering(every) or every
-
-    def _suffering(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """Return the nodes on which the DaemonSet, if the subject is one, has no pod, or one that is not well."""
-        pods = self.daemonset.pods if self.daemonset is not None else Seen(())
-        if isinstance(pods, Missing):
-            return ()
-        well = {pod.node_name for pod in pods.value if _is_well(pod)} - {
-            pod.node_name for pod in pods.value if not _is_well(pod)
-        }
-        return tuple(node for node in nodes if node.name not in well) if well else ()
+        wanted = self.judgements.relations.gpu_nodes.intersection(self.among or ())
+        named = (self.cluster.node_of(name) for name in self.among or () if name in wanted)
+        return tuple(node for node in named if node is not None) or every
 
     @cached_property
     def node(self) -> Node | None:
@@ -150,7 +142,7 @@ class Context:
 
     @property
     def pods(self) -> tuple[Pod, ...]:
-        """The pods it concerns: itself; a DaemonSet's that are not well, else all of it; a node's; the cluster's.
+        """The pods it concerns: itself; a DaemonSet's on the nodes looked at; a node's; for the cluster every pod.
 
         Raises:
             GapError: they could not be listed.
@@ -159,12 +151,20 @@ class Context:
             case SubjectKind.POD:
                 return (self.pod,) if self.pod is not None else ()
             case SubjectKind.DAEMONSET:
-                every = need(self.daemonset.pods) if self.daemonset is not None else ()
-                return tuple(pod for pod in every if not _is_well(pod)) or every
+                return self.pods_of(self.daemonset) if self.daemonset is not None else ()
             case SubjectKind.CLUSTER:
                 return need(self.cluster.readable_pods)
             case SubjectKind.NODE | SubjectKind.GPU | SubjectKind.TARGET:
                 return tuple(pod for node in self.nodes for pod in need(node.pods))
+
+    def pods_of(self, daemonset: DaemonSet) -> tuple[Pod, ...]:
+        """Return a DaemonSet's pods on the nodes looked at, or on the subject's own, else all of them.
+
+        Raises:
+            GapError: they could not be listed.
+        """
+        places = self.among or ((self.subject.node,) if self.subject.node is not None else ())
+        return self.judgements.relations.pods_on(daemonset, places) if places else need(daemonset.pods)
 
     def component_pods(self, component: str) -> tuple[Pod, ...]:
         """Return the pods of a component on the nodes that the subject concerns.
@@ -172,7 +172,7 @@ class Context:
         Raises:
             GapError: they could not be listed.
         """
-        names = [node.name for node in self.nodes]
+        names = self.among or [node.name for node in self.nodes]
         relations = self.judgements.relations
         wanted = [one for one in need(self.cluster.stack.daemonsets) if one.component in COMPONENTS[component]]
         return tuple(pod for one in wanted for pod in relations.pods_on(one, names))
@@ -266,11 +266,6 @@ class Context:
                         yield state.waiting.reason, state.waiting.message
                     if state.terminated is not None:
                         yield state.terminated.reason, state.terminated.message
-
-
-def _is_well(pod: Pod) -> bool:
-    outline = pod.outline
-    return isinstance(outline, Seen) and outline.value.is_ready and outline.value.is_even and not outline.value.restarts
 
 
 def _unit_log(node: Node, unit: str) -> Reading[str]:

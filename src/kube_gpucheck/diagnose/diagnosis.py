@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from kube_gpucheck.diagnose.catalogue import Catalogue, Cause, Sign
+from kube_gpucheck.diagnose.consequences import Consequences, Key
 from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.journal import Journal
 from kube_gpucheck.diagnose.judgements import Judgements
 from kube_gpucheck.diagnose.relations import Relations
 from kube_gpucheck.diagnose.signs import speaks
-from kube_gpucheck.evidence import Cluster, Node
+from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.model import (
     Candidate,
     CheckResult,
@@ -30,8 +31,6 @@ from kube_gpucheck.model import (
     SubjectKind,
 )
 
-Key = tuple[str, Subject]
-"""A finding: its check and its subject."""
 Order = tuple[bool, int, int, int, str]
 """Below `--fail-on`, minus the GPU nodes blocked, layer, minus the score, id: the smallest is mended first."""
 
@@ -67,33 +66,26 @@ class _Diagnostician:
         self._catalogue = catalogue
         self._fail_on = fail_on
         self._journal = Journal(catalogue)
-        self._contexts: dict[tuple[Subject, Node | None], Context] = {}
-        self._findings = {(one.check, one.subject): one for one in judgements.findings()}
+        self._contexts: dict[tuple[Subject, tuple[str, ...] | None], Context] = {}
+        self._consequences = Consequences(judgements)
+        self._findings = self._consequences.findings
         self._faulty_nodes = {
             subject.node
             for (_, subject), one in self._findings.items()
             if one.outcome is Outcome.FAULT and subject.kind in {SubjectKind.NODE, SubjectKind.GPU} and subject.node
         }
-        self._explained: dict[Key, tuple[tuple[Key, ...], bool]] = {
-            key: self._explanation(key) for key in self._findings
-        }
+        self._chosen: dict[Key, _Match] = {}
+        self._candidates: dict[str, tuple[Cause, list[Subject], list[str]]] = {}
 
     def run(self) -> Diagnosis:
-        chosen: dict[Key, _Match] = {}
-        candidates: dict[str, tuple[Cause, list[Subject], list[str]]] = {}
+        is_root = self._consequences.is_root
         for key, judgement in self._findings.items():
-            if judgement.outcome is not Outcome.FAULT or not self._is_root(key):
-                continue
-            self._choose(key, chosen, candidates)
-        for key, judgement in self._findings.items():
-            if (
-                judgement.outcome is Outcome.FAULT
-                and not self._is_root(key)
-                and not any(root in chosen for root in self._roots(key))
-            ):
-                self._choose(key, chosen, candidates)
-        owner = {key: self._owner(key, chosen) for key in self._findings}
-        causes = self._causes(chosen, owner)
+            if judgement.outcome is Outcome.FAULT and is_root(key):
+                self._choose(key)
+        owner: dict[Key, str | None] = {}
+        for key in self._findings:
+            owner[key] = self._owner(key, owner)
+        causes = self._causes(owner)
         findings = tuple(self._finding(key, owner) for key in self._findings)
         named = {cause.id for cause in causes}
         open_questions = tuple(
@@ -103,97 +95,92 @@ class _Diagnostician:
                 tuple(sorted(set(subjects), key=lambda subject: subject.place)),
                 tuple(dict.fromkeys(unknown)),
             )
-            for cause, subjects, unknown in candidates.values()
+            for cause, subjects, unknown in self._candidates.values()
             if cause.id not in named
         )
         return Diagnosis(causes, open_questions, findings)
 
-    def _explanation(self, key: Key) -> tuple[tuple[Key, ...], bool]:
-        """Return the related faults named in the check's `after`, and whether they explain it only in part.
+    def _owner(self, key: Key, owner: Mapping[Key, str | None]) -> str | None:
+        """Return the cause that explains a finding: its own, or that of the nearest root with one.
 
-        A fault that its check made milder than it is by rule (a leftover, a program's own XID) says that little is
-        broken, so it explains nothing that is graver (docs/adr/0007). That there is no subject at all (`none_means`)
-        is nobody's consequence.
+        Of a DaemonSet's fault on several nodes it is the reason on the finding's own node, which may be another than
+        that of the DaemonSet's fault as a whole. `owner` knows the findings that come before in order of layer.
         """
-        check, subject = key
-        info, judgement = self._judgements.infos[check], self._findings[key]
-        if judgement.outcome is Outcome.FAULT and subject.kind is not info.subject:
-            return (), False
-        faults: list[Key] = []
-        whole = False
-        for prerequisite in info.after:
-            bad = [
-                other
-                for other in self._judgements.says(prerequisite, subject, Outcome.FAULT)
-                if self._may_explain((prerequisite, other), judgement)
-            ]
-            faults.extend((prerequisite, other) for other in bad)
-            good = self._judgements.says(prerequisite, subject, Outcome.PASS)
-            whole = whole or bool(bad and next(good, None) is None)
-        return tuple(faults), bool(faults) and not whole
-
-    def _may_explain(self, key: Key, judgement: Judgement) -> bool:
-        fault = self._findings[key]
-        lowered = fault.severity is not self._judgements.infos[key[0]].severity
-        return not lowered or fault.severity.at_least(judgement.severity)
-
-    def _is_root(self, key: Key) -> bool:
-        faults, partly = self._explained[key]
-        return not faults or partly
-
-    def _roots(self, key: Key) -> tuple[Key, ...]:
-        """Return the root faults from which a consequence follows, nearest first."""
-        found: dict[Key, None] = {}
-        seen: set[Key] = set()
-        queue = list(self._explained[key][0])
-        while queue:
-            one = queue.pop(0)
-            if one in seen:
+        if key in self._chosen:
+            return self._chosen[key].cause.id
+        node = key[1].node
+        for root in self._consequences.roots(key):
+            if node is None or not self._consequences.is_wide(root):
+                if root in self._chosen:
+                    return self._chosen[root].cause.id
                 continue
-            seen.add(one)
-            if self._is_root(one):
-                found[one] = None
-            queue.extend(self._explained[one][0])
-        return tuple(found)
+            near = (one for one in self._consequences.explanation(key).faults if one[1].node == node)
+            known = next((name for one in near if (name := owner.get(one)) is not None), None)
+            if known is not None:
+                return known
+            match = self._best(root, self._context(root[1], (node,)))
+            if match is None:
+                continue
+            if root in self._chosen and self._chosen[root].cause is match.cause:
+                return match.cause.id
+            if self._findings[key].outcome is Outcome.FAULT:
+                self._chosen[key] = match
+                return match.cause.id
+        if self._findings[key].outcome is Outcome.FAULT and not self._consequences.is_root(key):
+            self._choose(key)
+        return self._chosen[key].cause.id if key in self._chosen else None
 
-    def _choose(
-        self, key: Key, chosen: dict[Key, _Match], candidates: dict[str, tuple[Cause, list[Subject], list[str]]]
-    ) -> None:
+    def _choose(self, key: Key) -> None:
+        """Choose the cause of a finding, if one fits; note those that may."""
+        match = self._best(key, self._context(key[1], self._places(key)))
+        if match is not None:
+            self._chosen[key] = match
+
+    def _places(self, key: Key) -> tuple[str, ...] | None:
+        """Return the nodes at which the reasons of a DaemonSet's fault are looked for, None for all of them."""
+        if not self._consequences.is_wide(key):
+            return None
+        left = self._consequences.explanation(key).left or self._consequences.about(key)
+        return tuple(sorted(left or ())) or None
+
+    def _best(self, key: Key, context: Context) -> _Match | None:
+        """Return the cause that fits a finding best in these surroundings; those that may fit become candidates."""
         check, subject = key
         matches: list[_Match] = []
         nobody = subject.kind is not self._judgements.infos[check].subject
         for cause in self._catalogue.by_check.get(check, ()):
             if nobody and cause.scope != SubjectKind.CLUSTER.value:
                 continue  # the check found no subject: what goes wrong on one cannot be why
-            match = self._match(cause, subject)
+            match = self._match(cause, context)
             if match is None:
                 continue
             if match.unknown and match.spoke:  # without a word for it, it is no more likely than any other
-                _, subjects, unknown = candidates.setdefault(cause.id, (cause, [], []))
+                _, subjects, unknown = self._candidates.setdefault(cause.id, (cause, [], []))
                 subjects.append(subject)
                 unknown.extend(match.unknown)
             elif not match.unknown:
                 matches.append(match)
-        if matches:
-            chosen[key] = min(matches, key=lambda match: (-match.score, match.cause.position.position, match.cause.id))
+        ranked = sorted(matches, key=lambda match: (-match.score, match.cause.position.position, match.cause.id))
+        return ranked[0] if ranked else None
 
-    def _match(self, cause: Cause, subject: Subject) -> _Match | None:
-        """Return how a cause fits a finding's subject; a cause of one node must fit whole on one of several."""
-        context = self._context(subject)
-        bad = [node for node in context.nodes if node.name in self._faulty_nodes]
-        if cause.scope != SubjectKind.NODE.value or subject.node is not None or not bad or len(context.nodes) == 1:
+    def _match(self, cause: Cause, context: Context) -> _Match | None:
+        """Return how a cause fits; a cause of one node must fit whole on one of several."""
+        if cause.scope != SubjectKind.NODE.value or len(context.nodes) <= 1:
+            return self._match_in(cause, context)
+        bad = context.nodes if context.among else [one for one in context.nodes if one.name in self._faulty_nodes]
+        if not bad:
             return self._match_in(cause, context)
         best: _Match | None = None
         for node in bad:
-            match = self._match_in(cause, self._context(subject, node))
+            match = self._match_in(cause, self._context(context.subject, (node.name,)))
             if match is not None and (best is None or _rank(match) > _rank(best)):
                 best = match
         return best
 
-    def _context(self, subject: Subject, only: Node | None = None) -> Context:
-        key = (subject, only)
+    def _context(self, subject: Subject, among: tuple[str, ...] | None = None) -> Context:
+        key = (subject, among)
         if key not in self._contexts:
-            self._contexts[key] = Context(subject, self._cluster, self._judgements, self._journal, only=only)
+            self._contexts[key] = Context(subject, self._cluster, self._judgements, self._journal, among=among)
         return self._contexts[key]
 
     def _match_in(self, cause: Cause, context: Context) -> _Match | None:
@@ -217,41 +204,36 @@ class _Diagnostician:
                 spoke.append(sign)
         return _Match(cause, tuple(spoke), tuple(unknown))
 
-    def _owner(self, key: Key, chosen: Mapping[Key, _Match]) -> str | None:
-        if key in chosen:
-            return chosen[key].cause.id
-        return next((chosen[root].cause.id for root in self._roots(key) if root in chosen), None)
-
     def _finding(self, key: Key, owner: Mapping[Key, str | None]) -> Finding:
-        faults, partly = self._explained[key]
+        explained = self._consequences.explanation(key)
         return Finding(
             self._judgements.infos[key[0]],
             self._findings[key],
             owner[key],
-            tuple(dict.fromkeys(check for check, _ in faults)),
-            partly,
+            tuple(dict.fromkeys(check for check, _ in explained.faults)),
+            explained.partly,
         )
 
-    def _causes(self, chosen: Mapping[Key, _Match], owner: Mapping[Key, str | None]) -> tuple[DiagnosedCause, ...]:
+    def _causes(self, owner: Mapping[Key, str | None]) -> tuple[DiagnosedCause, ...]:
         groups: dict[str, list[Key]] = defaultdict(list)
         for key, identifier in owner.items():
             if identifier is not None:
                 groups[identifier].append(key)
-        ordered = sorted((self._entry(keys, chosen) for keys in groups.values()), key=lambda pair: pair[0])
+        ordered = sorted((self._entry(keys) for keys in groups.values()), key=lambda pair: pair[0])
         return tuple(entry for _, entry in ordered)
 
-    def _entry(self, keys: list[Key], chosen: Mapping[Key, _Match]) -> tuple[Order, DiagnosedCause]:
+    def _entry(self, keys: list[Key]) -> tuple[Order, DiagnosedCause]:
         """Return one cause's entry with its place: DESIGN.md's order (a) to (e)."""
-        heads = [key for key in keys if key in chosen]
+        heads = [key for key in keys if key in self._chosen]
         heads.sort(
             key=lambda key: (
-                not self._is_root(key),
+                not self._consequences.is_root(key),
                 self._judgements.infos[key[0]].layer.position,
                 key[0],
                 key[1].place,
             )
         )
-        best = max((chosen[key] for key in heads), key=lambda match: match.score)
+        best = max((self._chosen[key] for key in heads), key=lambda match: match.score)
         faults = [self._findings[key] for key in keys if self._findings[key].outcome is Outcome.FAULT]
         severity = min((one.severity for one in faults), key=lambda one: one.rank)
         blocked = self._blocked(faults)
@@ -298,12 +280,14 @@ class _Diagnostician:
     def _blocked(self, faults: list[Judgement]) -> tuple[str, ...]:
         """Return the GPU nodes on which these faults keep GPU work from running.
 
-        Those whose own faults are among them; all GPU nodes where only the cluster or a DaemonSet has one.
+        Those whose own faults are among them; where only the cluster or a DaemonSet has one, those that it is about.
         """
-        critical = [one.subject for one in faults if one.severity is Severity.CRITICAL]
-        names = {one.node for one in critical if one.node is not None} & self._relations.gpu_nodes
-        wide = any(one.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET} for one in critical)
-        return tuple(sorted(names or (self._relations.gpu_nodes if wide else ())))
+        critical = [one for one in faults if one.severity is Severity.CRITICAL]
+        gpu_nodes = self._relations.gpu_nodes
+        names = {one.subject.node for one in critical if one.subject.node is not None} & gpu_nodes
+        broad = [one for one in critical if one.subject.kind in {SubjectKind.CLUSTER, SubjectKind.DAEMONSET}]
+        about = {name for one in broad for name in (one.nodes or gpu_nodes)} & gpu_nodes
+        return tuple(sorted(names or about))
 
 
 def _filled(step: str, word: str, name: str) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 from kube_gpucheck.diagnose.relations import Relations
 from kube_gpucheck.model import CheckInfo, CheckResult, Judgement, Outcome, Subject, SubjectKind
 
-_Said = tuple[Subject, Outcome]
+_Said = tuple[Subject, Outcome, tuple[str, ...]]
+"""Of whom a check said what, and the nodes that it is about, if not all."""
 
 
 class _Outcomes:
     """What one check said, by node: passes, which are most, and the rest."""
 
     def __init__(self, result: CheckResult) -> None:
-        self.passed = _Placed([(subject, Outcome.PASS) for subject in result.passed])
-        self.others = _Placed([(one.subject, one.outcome) for one in result.others])
+        self.passed = _Placed([(subject, Outcome.PASS, ()) for subject in result.passed])
+        self.others = _Placed([(one.subject, one.outcome, one.nodes) for one in result.others])
 
 
 class _Placed:
@@ -50,12 +51,16 @@ class Judgements:
             yield from (one for one in result.others if one.outcome in (Outcome.FAULT, Outcome.UNKNOWN))
 
     def says(self, check: str, subject: Subject, outcome: Outcome) -> Iterator[Subject]:
-        """Yield the subjects related to this one of which a check said so."""
+        """Yield the subjects related to this one of which a check said so.
+
+        What it said of a DaemonSet on other nodes than this subject's is not said here.
+        """
         if check not in self._results:
             return
         if check not in self._outcomes:
             self._outcomes[check] = _Outcomes(self._results[check])
         known = self._outcomes[check]
-        for other, said in (known.passed if outcome is Outcome.PASS else known.others).near(subject):
-            if said is outcome and self.relations.related(subject, other):
+        for other, said, nodes in (known.passed if outcome is Outcome.PASS else known.others).near(subject):
+            is_here = not nodes or subject.node is None or subject.node in nodes
+            if said is outcome and is_here and self.relations.related(subject, other):
                 yield other

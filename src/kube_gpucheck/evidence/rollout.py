@@ -200,6 +200,18 @@ class Rollout:
             return Shortfall(Plight.OTHER, f"{counts}; each of its pods has the Ready condition")
         return None
 
+    @derived
+    def lacking_on(self) -> tuple[str, ...]:
+        """The nodes on which it has no well pod and should: left out, in trouble, or not created; in order of name."""
+        placed = {one.node_name for one in need(self.pods)}
+        uncreated = (
+            node.name
+            for node in need(self.daemonset.cluster.gpu_nodes)
+            if node.name not in placed and need(self.daemonset.rejection(node)) is None
+        )
+        troubled = (one.node_name for one in need(self.troubled) if one.node_name is not None)
+        return tuple(sorted({*(node.name for node, _ in need(self.left_out)), *troubled, *uncreated}))
+
     @cached_property
     def creation_error(self) -> str | None:
         """Why its pods cannot be created, in the last FailedCreate event's words; None if there is none."""

@@ -93,7 +93,15 @@ def a_component_is_told_to_see_no_gpu(context: Context) -> bool:
 @fact
 def an_image_of_the_stack_cannot_be_pulled(context: Context) -> bool:
     """A pod of a DaemonSet of the GPU stack waits for an image that cannot be pulled."""
-    return one_of(context.daemonsets, lambda one: any(need(unpulled(pod)) is not None for pod in need(live_pods(one))))
+
+    def waits(daemonset: DaemonSet) -> bool:
+        return any(need(unpulled(pod)) is not None for pod in context.pods_of(daemonset) if _lives(pod))
+
+    return one_of(context.daemonsets, waits)
+
+
+def _lives(pod: Pod) -> bool:
+    return not need(pod.is_finished) and not need(pod.is_leaving)
 
 
 @fact
@@ -197,7 +205,7 @@ def operator_was_killed_for_memory(context: Context) -> bool:
 @fact
 def exporter_was_killed_for_memory(context: Context) -> bool:
     """A container of dcgm-exporter was killed for memory."""
-    return _was_killed(pod for one in _daemonsets(context, Component.DCGM_EXPORTER) for pod in need(one.pods))
+    return _was_killed(pod for one in _daemonsets(context, Component.DCGM_EXPORTER) for pod in context.pods_of(one))
 
 
 def _pods_of(context: Context, component: Component) -> Iterable[Pod]:
