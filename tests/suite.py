@@ -3,7 +3,8 @@
 import functools
 import importlib.util
 import io
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -50,14 +51,27 @@ def _checks(values: object) -> Iterator[Check]:
 
 def judge_one(check: Check, bundle: Bundle, subject: Subject | None = None) -> CheckResult:
     """Return what a check says of a bundle, or of one of its subjects, with nothing cached."""
+    chosen = check if subject is None else _only(check, frozenset({subject}))
+    return plugin.judge(chosen, Cluster(bundle), frozenset())
 
-    def only(view: object) -> Reading[bool]:
-        if view.subject != subject:  # type: ignore[attr-defined]  # every view has one
+
+def judge_subjects(chosen: Iterable[tuple[Check, Subject]], cluster: Cluster) -> tuple[CheckResult, ...]:
+    """Return what checks say, each of those subjects alone that are given with it."""
+    subjects: dict[str, set[Subject]] = defaultdict(set)
+    checks: dict[str, Check] = {}
+    for check, subject in chosen:
+        checks[check.info.id] = check
+        subjects[check.info.id].add(subject)
+    return judge_these([_only(check, frozenset(subjects[name])) for name, check in checks.items()], cluster)
+
+
+def _only(check: Check, subjects: frozenset[Subject]) -> Check:
+    def among(view: object) -> Reading[bool]:
+        if view.subject not in subjects:  # type: ignore[attr-defined]  # every view has one
             return Seen(value=False)
         return check.among(view) if check.among is not None else Seen(value=True)
 
-    chosen = check if subject is None else msgspec.structs.replace(check, among=only)
-    return plugin.judge(chosen, Cluster(bundle), frozenset())
+    return msgspec.structs.replace(check, among=among)
 
 
 def judge_all(cluster: Cluster) -> tuple[CheckResult, ...]:

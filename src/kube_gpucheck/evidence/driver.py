@@ -9,6 +9,7 @@ import enum
 import posixpath
 import re
 import stat
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,7 @@ from kube_gpucheck.evidence.tables import Generation, generation_of_device, gene
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 _FIELD: Final = re.compile(r"([\w ]{1,40}): *[\t ]*(.*)")
+_OF_DEVICE: Final = re.compile(r"nvmlDevice\w{1,80}\((\d{1,4})[,)]")
 _OS_FIELD: Final = re.compile(r"([A-Z_]{1,40})=\"?([^\"]*)\"?")
 
 
@@ -154,12 +156,8 @@ class Driver:
         first = self.query(gpu, "nvmlDeviceGetUUID")
         if isinstance(first, Missing) and first.kind is not MissingKind.NOT_ASKED:
             return first
-        mine = re.compile(rf"nvml:nvmlDevice\w{{1,80}}\({gpu.index}[,)].*")
         answers = []
-        for key in self.host.keys("nvml:nvmlDevice"):
-            if mine.fullmatch(key) is None:
-                continue
-            call = key.removeprefix("nvml:")
+        for call in self._calls.get(str(gpu.index), ()):
             answer = self.host.nvml(call)
             if isinstance(answer, Missing):
                 return answer
@@ -167,6 +165,17 @@ class Driver:
         if answers:
             return Seen(tuple(answers))
         return first if isinstance(first, Missing) else Seen(())
+
+    @cached_property
+    def _calls(self) -> dict[str, list[str]]:
+        """The calls that were made of each GPU, by its NVML index as it stands in them."""
+        found: dict[str, list[str]] = {}
+        for key in self.host.keys("nvml:nvmlDevice"):
+            call = key.removeprefix("nvml:")
+            index = _OF_DEVICE.match(call)
+            if index is not None:
+                found.setdefault(index[1], []).append(call)
+        return found
 
     def generation(self, gpu: GpuIdentity) -> Reading[Generation]:
         """Return a GPU's generation, by PCI device id, else (not read, or newer than the table) by what NVML says."""
