@@ -223,16 +223,33 @@ def test_an_import_stands_inside_a_function_only_where_that_is_allowed() -> None
     assert broken == set()
 
 
-def test_the_host_collector_imports_the_standard_library_pynvml_and_the_deadlines_alone() -> None:
+def host_collector() -> list[Path]:
+    """Return the files that travel to nodes, as a program of their own."""
+    return [path for path in files_in(LIBRARY / "collect") if path.name.startswith("host")]
+
+
+def test_the_host_collector_imports_the_standard_library_pynvml_the_deadlines_and_its_own_parts_alone() -> None:
     allowed = {*sys.stdlib_module_names, "pynvml"}
-    deadlines = f"{PACKAGE}.collect.deadlines"
+    own = tuple(f"{PACKAGE}.collect.{path.stem}" for path in host_collector())
+    travelling = (f"{PACKAGE}.collect.deadlines", f"{PACKAGE}.evidence.block", *own)
     broken = [
         f"{at(path, node)} imports {name}"
-        for path in files_in(LIBRARY / "collect")
-        if path.name == "host.py"
+        for path in host_collector()
         for node, name in imports(path)
-        if top_level(name) not in allowed and not f"{name}.".startswith(f"{deadlines}.")
+        if top_level(name) not in allowed and not f"{name}.".startswith(tuple(f"{one}." for one in travelling))
     ]
+
+    assert own
+    assert broken == []
+
+
+def test_what_travels_to_nodes_is_written_for_python_3_8() -> None:
+    """The names are methods of later versions, as far as anybody was tempted."""
+    travelling = [*host_collector(), LIBRARY / "collect" / "deadlines.py", LIBRARY / "evidence" / "block.py"]
+    later = {"removeprefix", "removesuffix", "pairwise", "is_relative_to", "with_stem"}
+    for path in travelling:
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 8))
+    broken = [at(path, node) for path in travelling for node in nodes(path, ast.Attribute) if node.attr in later]
 
     assert broken == []
 
