@@ -10,6 +10,7 @@ import pytest
 
 from kube_gpucheck.collect import deadlines, hostreport, hostworker
 from kube_gpucheck.collect.host import read_host
+from kube_gpucheck.collect.hostplaces import DRIVER_UNITS
 from kube_gpucheck.collect.hostreads import HostReads
 from kube_gpucheck.evidence.block import decode_block
 from kube_gpucheck.evidence.bundle import Bundle, HostRecord, memory_bundle
@@ -384,7 +385,9 @@ def test_hostile_bytes_become_text_that_json_carries(tmp_path: Path) -> None:
     assert hostworker.answer(str(tmp_path), "file", "/a\0b", None) == {"error": "EINVAL"}
 
 
-def test_a_listing_says_what_it_lets_through_and_one_that_is_too_long_is_no_listing(tmp_path: Path) -> None:
+def test_a_listing_says_what_it_lets_through_and_one_that_is_too_long_is_no_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(5):
         (tmp_path / f"libnvidia{number}").touch()
     (tmp_path / "libc.so").touch()
@@ -393,8 +396,7 @@ def test_a_listing_says_what_it_lets_through_and_one_that_is_too_long_is_no_list
     assert read["filtered"] == "nvidia"
     assert [one["name"] for one in read["entries"]] == [f"libnvidia{number}" for number in range(5)]
 
-    for number in range(hostworker.MAX_ENTRIES):
-        (tmp_path / f"x{number}").touch()
+    monkeypatch.setattr(hostworker, "MAX_ENTRIES", 5)
     assert hostworker.answer(str(tmp_path), "list", "/", None) == {"error": "EOVERFLOW"}
 
 
@@ -527,9 +529,21 @@ def test_units_that_are_not_there_are_not_told_of(tmp_path: Path) -> None:
 
     reads = reads_of(read_host("/", programs=programs))
 
-    shown = {key: read for key, read in reads.items() if key.startswith("exec:systemctl")}
+    shown = {key.rpartition(" ")[2]: read for key, read in reads.items() if key.startswith("exec:systemctl")}
     text = "Id=rke2-agent.service\nLoadState=loaded\nActiveState=active\n"
-    assert shown == {"exec:systemctl show rke2-agent": {"text": text, "code": 0}}
+    assert shown.pop("rke2-agent") == {"text": text, "code": 0}
+    assert shown.keys() == {*DRIVER_UNITS}
+    assert {"not-found" in one["text"] for one in shown.values()} == {True}
+
+
+def test_where_no_systemd_runs_what_it_said_stands_for_the_driver_s_own_services(tmp_path: Path) -> None:
+    programs = program(tmp_path / "bin", "systemctl", "echo System has not been booted with systemd; exit 1")
+
+    reads = reads_of(read_host("/", programs=programs))
+
+    answer = {"text": "System has not been booted with systemd\n", "code": 1}
+    assert reads["exec:systemctl show nvidia-persistenced"] == answer
+    assert "exec:systemctl show kubelet" not in reads
 
 
 def test_the_output_of_ldconfig_is_what_it_says_of_the_driver(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 import ctypes
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,23 +9,19 @@ from typing import Any, Final
 
 import pytest
 
+from fake_driver import compiled, needs_compiler
 from kube_gpucheck.collect import deadlines, hostnvml
 from kube_gpucheck.collect.host import read_host
 from kube_gpucheck.evidence import nvml
 from kube_gpucheck.evidence.host import Host
 from test_collect_host import bundle_of, reads_of
 
-SOURCE: Final = Path(__file__).parent / "fake_nvml" / "nvml.c"
-COMPILER: Final = shutil.which("cc")
 LIBRARY: Final = "usr/lib64/libnvidia-ml.so.1"
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler: install gcc")
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    subprocess.run([COMPILER or "cc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", path, SOURCE], check=True)
-    return path
+    return compiled("nvml.c", tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1")
 
 
 @pytest.fixture
@@ -309,8 +304,9 @@ def test_mig_devices_are_told_of_with_their_places(fake: hostnvml.Library) -> No
     parts = {place: answer(read) for place, read in fake.partitions()}
 
     assert parts == {
-        0: {"code": 0, "value": {"uuid": "uuid of gpu 0 part 0", "attributes": None}},
-        2: {"code": 0, "value": {"uuid": "uuid of gpu 0 part 2", "attributes": None}},
+        0: {"code": 0, "value": {"uuid": "uuid of gpu 0 part 0", "name": "name of gpu 0 part 0", "attributes": None}},
+        1: {"code": 6},
+        2: {"code": 0, "value": {"uuid": "uuid of gpu 0 part 2", "name": "name of gpu 0 part 2", "attributes": None}},
     }
     assert answer(fake.device("nvmlDeviceGetUUID")) == {"code": 0, "value": "uuid of gpu 0"}
 

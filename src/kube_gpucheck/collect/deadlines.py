@@ -20,6 +20,8 @@ NVML_START_S: Final = 30.0
 """Without persistence mode the driver initialises every GPU when NVML starts: 1 to 3 s each, one after the other."""
 NVML_CALL_S: Final = 5.0
 """One NVML query takes less than 20 ms on a healthy H200; one that takes seconds waits for a GPU that is gone."""
+CUDA_S: Final = 30.0
+"""cuInit: 0.23 s on an H200 that NVML has started before; it waits for the GPU that NVML's start would wait for."""
 PROGRAM_S: Final = 10.0
 """A program on the host that prints its version or its state, as `crictl info` from an engine that may not answer."""
 REAP_S: Final = 0.2

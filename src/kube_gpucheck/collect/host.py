@@ -6,7 +6,7 @@ toolkit and kubelet only where one of them is. NVML of a root user makes device 
 module's `ModifyDeviceFiles`): /dev is listed before NVML is started. Commands are run
 where the host's root is `/`; below another root (a pod that has the host at `/host`) its programs could
 not be run, and what they tell is not asked for: `ldconfig -p`, `modinfo`, `dkms`, `mokutil`,
-`nvidia-smi -L`, `containerd config dump`, `crictl info`, `systemctl`, `journalctl` and the versions.
+`containerd config dump`, `crictl info`, `systemctl`, `journalctl` and the versions.
 
 Standard library and `pynvml` alone, Python 3.8 on: it travels. Nothing is judged, parsed further or
 hidden here; credentials in an engine's configuration are replaced when the bundle is written.
@@ -21,12 +21,16 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from kube_gpucheck.collect import deadlines, hostnvml
+from kube_gpucheck.collect import deadlines, hostcuda, hostnvml
 from kube_gpucheck.collect import hostplaces as places
 from kube_gpucheck.collect.hostlogs import read_logs
 from kube_gpucheck.collect.hostreads import PROGRAMS, GoneError, HostReads
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kube_gpucheck.collect.hostreads import Read
+
     Report = dict[str, object]
     """`asked`, `host` (a `host.json`), `logs` by unit, and `missing`, as `evidence/nodereport.py` has them."""
 
@@ -84,16 +88,21 @@ class _Plan:
         self.reads = reads
         self.own = reads.root == "/"
         self._named: dict[str, None] = {}
+        self._units: dict[str, Read] = {}
 
     def read(self, *, full: bool) -> None:
         """Read everything."""
+        self.reads.prepare("nvml")
         self.kernel()
         self.pci()
         self.devices()
         release = os.uname().release
         self.modules(release)
         self.libraries()
+        if self.own:
+            self.services()
         self.nvml(full=full)
+        self.cuda()
         arguments = self.processes()
         if arguments or self._runs_containers():
             self.engine(arguments)
@@ -203,9 +212,9 @@ class _Plan:
 
     def nvml(self, *, full: bool) -> None:
         """Ask NVML: of the host, then of GPU after GPU. One that hangs or crashes it does not cost the others."""
-        if self.own:
-            self.reads.command("nvidia-smi -L", timeout_s=deadlines.NVML_START_S)
         ready = self._system()
+        if self.own and self.reads.reads["nvml:nvmlInit_v2"].get("error") == hostnvml.NO_PACKAGE:
+            self.reads.command("nvidia-smi -L", timeout_s=deadlines.NVML_START_S)
         for index in range(self._count()):
             if not ready and not self._start():
                 self._unanswered(index, "ECANCELED", full=full)
@@ -213,24 +222,40 @@ class _Plan:
             try:
                 self._sweep(index, full=full)
                 ready = True
-            except GoneError as gone:
+            except GoneError:
                 ready = False
-                self._unanswered(index, gone.why, full=full)
 
     def _system(self) -> bool:
         """Start NVML and ask it what it says of the host; tell whether it can go on."""
-        gone: GoneError | None = None
+        request: list[object] = ["start", self._driver_libraries(places.NVML_LIBRARY), self.own, hostnvml.SYSTEM]
+        why = self._noted("nvml", request, ("nvmlInit_v2", *hostnvml.SYSTEM))
+        return why is None
+
+    def cuda(self) -> None:
+        """Ask whether CUDA starts, in a child of its own; not where NVML's start hung, which CUDA's would as well."""
+        if self.reads.reads["nvml:nvmlInit_v2"].get("error") == "ETIMEDOUT":
+            for call in hostcuda.CALLS:
+                self.reads.note("cuda:" + call, {"error": "ECANCELED"})
+            return
+        self._noted("cuda", [self._driver_libraries(hostcuda.LIBRARY), self.own], hostcuda.CALLS)
+
+    def _noted(self, verb: str, request: list[object], calls: tuple[str, ...]) -> str | None:
+        """Keep what a request gives; return why its child is gone, None if it is not.
+
+        The first call without an answer has that reason, those behind it were not made.
+        """
+        gone: str | None = None
         try:
-            for call, read in self.reads.stream(["start", self._nvml_libraries(), self.own, hostnvml.SYSTEM]):
-                self.reads.note("nvml:" + call, read)
+            for call, read in self.reads.stream(verb, request):
+                self.reads.note(f"{verb}:{call}", read or {"error": "EPROTO"})
         except GoneError as error:
-            gone = error
-        why = gone.why if gone is not None else "EPROTO"
-        for call in ("nvmlInit_v2", *hostnvml.SYSTEM):
-            if "nvml:" + call not in self.reads.reads:
-                self.reads.note("nvml:" + call, {"error": why})
+            gone = error.why
+        why = gone or "EPROTO"
+        for call in calls:
+            if f"{verb}:{call}" not in self.reads.reads:
+                self.reads.note(f"{verb}:{call}", {"error": why})
                 why = "ECANCELED"
-        return gone is None
+        return gone
 
     def _count(self) -> int:
         """Return how many GPUs NVML lists, 0 where it did not start or does not say."""
@@ -240,33 +265,58 @@ class _Plan:
 
     def _start(self) -> bool:
         """Start NVML once more, in a new child; tell whether it did."""
+        request: list[object] = ["start", self._driver_libraries(places.NVML_LIBRARY), self.own, ()]
         try:
-            answers = dict(self.reads.stream(["start", self._nvml_libraries(), self.own, ()]))
+            answers = dict(self.reads.stream("nvml", request))
         except GoneError:
             return False
-        return answers.get("nvmlInit_v2", {}).get("code") == hostnvml.SUCCESS
+        return (answers.get("nvmlInit_v2") or {}).get("code") == hostnvml.SUCCESS
 
-    def _nvml_libraries(self) -> list[str]:
-        """Return where NVML's library lies, as paths of this process: beside the loader's own search, or instead."""
+    def _driver_libraries(self, name: str) -> list[str]:
+        """Return where a library of the driver lies, as paths of this process, beside the loader's own search."""
         roots = ["/", *places.DRIVER_ROOTS]
         folders = [posixpath.join(root, one) for root in roots for one in places.LIBRARY_FOLDERS]
         found = []
         for folder in (*places.HOST_LIBRARIES, *folders):
-            where = self.reads.peek("where", posixpath.join(folder, places.NVML_LIBRARY)).get("text")
+            where = self.reads.peek("where", posixpath.join(folder, name)).get("text")
             if isinstance(where, str):
                 found.append(where)
         return found
 
     def _sweep(self, index: int, *, full: bool) -> None:
-        for call, read in self.reads.stream(["gpu", index, full]):
-            self.reads.note("nvml:" + call, read)
+        """Ask one GPU everything. Of calls that were to come when the child went the first is told why."""
+        unknown = set()
+        try:
+            for call, read in self.reads.stream("nvml", ["gpu", index, full]):
+                if read is None:
+                    unknown.add(call)
+                else:
+                    self.reads.note("nvml:" + call, read)
+        except GoneError as gone:
+            self._unanswered(index, gone.why, full=full, unknown=unknown)
+            raise
 
-    def _unanswered(self, index: int, why: str, *, full: bool) -> None:
+    def _unanswered(self, index: int, why: str, *, full: bool, unknown: Collection[str] = ()) -> None:
         """Say of the calls that were to come that they did not: of the first why, of the others that none was made."""
         for call in hostnvml.calls(index, full=full):
-            if "nvml:" + call not in self.reads.reads:
+            if "nvml:" + call not in self.reads.reads and call not in unknown:
                 self.reads.note("nvml:" + call, {"error": why})
                 why = "ECANCELED"
+
+    def services(self) -> None:
+        """Read the state of each service there is, of the driver and of engines."""
+        options = ("--no-pager", "--property=" + places.UNIT_PROPERTIES)
+        answer = self.reads.run("systemctl show", options=(*options, *(one + ".service" for one in places.UNITS)))
+        text = answer.get("text")
+        if not isinstance(text, str) or answer.get("code") != 0:
+            self._units = dict.fromkeys(places.UNITS, answer)
+        else:
+            blocks = zip(places.UNITS, text.strip("\n").split("\n\n"))  # noqa: B905  Python 3.8 has no `strict`
+            self._units = {unit: {"text": block + "\n", "code": 0} for unit, block in blocks}
+        for unit, shown in self._units.items():
+            state = re.search("^LoadState=(.*)$", str(shown.get("text")), re.MULTILINE)
+            if unit in places.DRIVER_UNITS or (state is not None and state.group(1) != "not-found"):
+                self.reads.note("exec:systemctl show " + unit, shown)
 
     # --- the runtime ---------------------------------------------------------------------------------
 
@@ -313,7 +363,8 @@ class _Plan:
             self.reads.listing(folder)
         if self.own:
             self._running_engine()
-            self._units()
+            if not any("exec:systemctl show " + one in self.reads.reads for one in places.ENGINE_UNITS):
+                self.reads.note("exec:systemctl show containerd", self._units.get("containerd", {"absent": True}))
 
     def _toml(self, main: str) -> None:
         """Read a file and those that its imports mean, breadth first."""
@@ -360,23 +411,6 @@ class _Plan:
         if socket is not None:
             environment = {"CONTAINER_RUNTIME_ENDPOINT": "unix://" + socket, "CRI_CONFIG_FILE": os.devnull}
         self.reads.command("crictl info", environment=environment)
-
-    def _units(self) -> None:
-        """Read the state of each service there is; where none of the engines' is, that of containerd says so."""
-        options = ("--no-pager", "--property=" + places.UNIT_PROPERTIES)
-        units = tuple(one + ".service" for one in places.UNITS)
-        answer = self.reads.run("systemctl show", options=(*options, *units))
-        text = answer.get("text")
-        if not isinstance(text, str) or answer.get("code") != 0:
-            self.reads.note("exec:systemctl show containerd", answer)
-            return
-        shown = text.strip("\n").split("\n\n")
-        blocks = zip(places.UNITS, shown)  # noqa: B905  Python 3.8 has no `strict`
-        loaded = {unit: block for unit, block in blocks if "LoadState=not-found" not in block}
-        if not any(unit in loaded for unit in places.ENGINE_UNITS):
-            loaded["containerd"] = shown[0]
-        for unit, block in loaded.items():
-            self.reads.note("exec:systemctl show " + unit, {"text": block + "\n", "code": 0})
 
     def toolkit(self) -> None:
         """Read where the toolkit's programs stand, and its configuration."""

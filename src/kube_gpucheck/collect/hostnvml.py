@@ -117,7 +117,10 @@ FIELDS: Final = (
     "NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT",
     "NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT",
     "NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT",
+    "NVML_FI_DEV_PCIE_REPLAY_COUNTER",  # a second look, some time after the query of the same counter
+    "NVML_FI_DEV_C2C_LINK_COUNT",
     "NVML_FI_DEV_NVLINK_LINK_COUNT",
+    "NVML_FI_DEV_NVSWITCH_CONNECTED_LINK_COUNT",
     "NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
     "NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL",
     "NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",
@@ -126,12 +129,22 @@ FIELDS: Final = (
 )
 """Field values, all asked for in one call; the TLIMITs are degrees below the card's own limit (nvml.h)."""
 
+LINK_FIELD: Final = "NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_FAILED_EVENTS"
+"""Asked of each NVLink from Blackwell on, where the totals above are not kept (nvml.h, fields 46 to 59 and 214)."""
+LINK_TOTAL: Final = "NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL"
+
 STRUCTURES: Final = {
     "nvmlDeviceGetSramEccErrorStatus": ("c_nvmlEccSramErrorStatus_v1_t",),
     "nvmlDeviceGetGpuFabricInfoV": ("c_nvmlGpuFabricInfo_v3_t", "c_nvmlGpuFabricInfo_v2_t"),
 }
 """Queries that fill a structure of the caller's, its versions from the newest."""
 
+PARTITION: Final = {
+    "uuid": "nvmlDeviceGetUUID",
+    "name": "nvmlDeviceGetName",  # ends in the profile: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
+    "attributes": "nvmlDeviceGetAttributes_v2",
+}
+"""What a MIG device is asked."""
 LINKS: Final = 36
 """More NVLinks than any GPU has: 18 on Hopper and Blackwell."""
 MAX_GPUS: Final = 1024
@@ -166,8 +179,8 @@ def _named(call: str, index: int) -> str:
     return f"{name}({index}{',' if arguments else ''}{arguments.rstrip(')')})"
 
 
-def _field(name: str, index: int) -> str:
-    return f"nvmlDeviceGetFieldValues({index},{name})"
+def _field(name: str, index: int, link: int | None = None) -> str:
+    return f"nvmlDeviceGetFieldValues({index},{name}{'' if link is None else f',{link}'})"
 
 
 def plain(value: object, depth: int = 0) -> object:
@@ -269,22 +282,31 @@ class Library:
     def fields(self) -> dict[str, dict[str, object]]:
         """Return the field values by name, each with its own code, without those that this `pynvml` does not know."""
         numbers = {name: getattr(self._nvml, name, None) for name in FIELDS}
-        known = [(name, number) for name, number in numbers.items() if number is not None]
+        known = {name: number for name, number in numbers.items() if number is not None}
+        return dict(zip(known, self._values(list(known.values()))))  # noqa: B905  Python 3.8 has no `strict`
+
+    def link_fields(self, links: list[int]) -> dict[int, dict[str, object]]:
+        """Return `LINK_FIELD` of each of these NVLinks; none if this `pynvml` does not know it."""
+        number = getattr(self._nvml, LINK_FIELD, None)
+        if number is None or not links:
+            return {}
+        return dict(zip(links, self._values([(number, link) for link in links])))  # noqa: B905  as above
+
+    def _values(self, wanted: list[object]) -> list[dict[str, object]]:
+        """Return the answers to field numbers, or to pairs of number and scope."""
         held: list[list[object]] = []
 
         def get() -> None:
-            held.append(list(self._nvml.nvmlDeviceGetFieldValues(self._handle, [one[1] for one in known])))
+            held.append(list(self._nvml.nvmlDeviceGetFieldValues(self._handle, wanted)))
 
         answer = self._timed(get)
         if not held:
-            return {name: dict(answer) for name, _ in known}
-        return {
-            name: _field_read(held[0][place], {"ms": answer["ms"]} if "ms" in answer else {})
-            for place, (name, _) in enumerate(known)
-        }
+            return [dict(answer) for _ in wanted]
+        duration = {"ms": answer["ms"]} if "ms" in answer else {}
+        return [_field_read(value, duration) for value in held[0]]
 
     def partitions(self) -> Iterator[tuple[int, dict[str, object]]]:
-        """Yield the place and the answer of each MIG device there is: its UUID and what it holds of the GPU."""
+        """Yield the place and the answer of each MIG device that there can be: its UUID, name and share of the GPU."""
         mode = self.device("nvmlDeviceGetMigMode")
         most = self.device("nvmlDeviceGetMaxMigDeviceCount")
         now = (mode or {}).get("value")
@@ -297,13 +319,11 @@ class Library:
             held: list[object] = []
             opened = self._timed(functools.partial(self._partition, place, held))
             if not held:
-                continue  # no MIG device at this place, or it went away
+                yield place, opened
+                continue
             self._handle = held[0]
-            uuid, parts = self.device("nvmlDeviceGetUUID"), self.device("nvmlDeviceGetAttributes_v2")
-            yield (
-                place,
-                {**opened, "value": {"uuid": (uuid or {}).get("value"), "attributes": (parts or {}).get("value")}},
-            )
+            told = {name: self.device(call) or {} for name, call in PARTITION.items()}
+            yield place, {**opened, "value": {name: one.get("value") for name, one in told.items()}}
         self._handle = whole
 
     def _partition(self, place: int, held: list[object]) -> None:
@@ -345,6 +365,8 @@ _libraries: list[Library] = []
 def answers(request: list[object]) -> Iterator[dict[str, object]]:
     """Yield what one request gives: `{"key", "read"}` for each call as it is answered, then `{"done": true}`.
 
+    `read` is null for a query that this `pynvml` does not know: it is not made.
+
     Requests: `["start", candidates, loader, calls]`, `["gpu", index, full]`. One library lives as long as the child.
     """
     if request[0] == "start":
@@ -354,14 +376,22 @@ def answers(request: list[object]) -> Iterator[dict[str, object]]:
     yield {"done": True}
 
 
-def _start(request: list[object]) -> Iterator[dict[str, object]]:
+def package() -> Any:  # noqa: ANN401  a module
+    """Return `pynvml`, None if it is not there. Loads it, which takes longer than most of what is then asked."""
     try:
-        import pynvml  # noqa: PLC0415  optional: not on every host
+        import pynvml  # noqa: PLC0415  the collector itself, which imports this module, does not need it
     except ImportError:
+        return None
+    return pynvml
+
+
+def _start(request: list[object]) -> Iterator[dict[str, object]]:
+    module = package()
+    if module is None:
         for call in ("nvmlInit_v2", *SYSTEM):
             yield {"key": call, "read": {"error": NO_PACKAGE}}
         return
-    library = Library(pynvml)
+    library = Library(module)
     _libraries[:] = [library]
     candidates = request[1] if isinstance(request[1], list) else []
     yield {"key": "nvmlInit_v2", "read": library.start([str(one) for one in candidates], loader=bool(request[2]))}
@@ -378,17 +408,29 @@ def _gpu(library: Library, index: int, *, full: bool) -> Iterator[dict[str, obje
             yield {"key": call, "read": {name: value for name, value in opened.items() if name != "ms"}}
         return
     for call in (*DEVICE, *(SLOW if full else ())):
-        read = library.device(call)
-        if read is not None:
-            yield {"key": _named(call, index), "read": read}
-    for name, read in library.fields().items():
+        yield {"key": _named(call, index), "read": library.device(call)}
+    fields = library.fields()
+    for name, read in fields.items():
         yield {"key": _field(name, index), "read": read}
-    for number in range(LINKS):
-        read = library.link(number)
-        if number and read.get("code") in {INVALID_ARGUMENT, NOT_SUPPORTED}:
-            break
-        yield {"key": f"nvmlDeviceGetNvLinkState({index},{number})", "read": read}
-        if read.get("code") != SUCCESS:
-            break
+    yield from _links(library, index, fields)
     for place, read in library.partitions():
         yield {"key": f"nvmlDeviceGetMigDeviceHandleByIndex({index},{place})", "read": read}
+
+
+def _links(library: Library, index: int, fields: dict[str, dict[str, object]]) -> Iterator[dict[str, object]]:
+    """Yield the state of each NVLink, as many as the GPU says; where it does not, until one is refused."""
+    count = fields.get("NVML_FI_DEV_NVLINK_LINK_COUNT", {}).get("value")
+    told = count if isinstance(count, int) and 0 < count <= LINKS else None
+    active = []
+    for number in range(told or LINKS):
+        read = library.link(number)
+        if told is None and number and read.get("code") in {INVALID_ARGUMENT, NOT_SUPPORTED}:
+            break
+        yield {"key": f"nvmlDeviceGetNvLinkState({index},{number})", "read": read}
+        if read.get("value") == 1:
+            active.append(number)
+        if told is None and read.get("code") != SUCCESS:
+            break
+    if fields.get(LINK_TOTAL, {}).get("code") != SUCCESS:
+        for number, read in library.link_fields(active).items():
+            yield {"key": _field(LINK_FIELD, index, number), "read": read}

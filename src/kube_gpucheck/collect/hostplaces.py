@@ -10,6 +10,15 @@ from typing import Final
 
 PCI: Final = "/sys/bus/pci/devices"
 NVIDIA: Final = "0x10de"
+GPU_CLASSES: Final = ("0x0300", "0x0302")
+"""VGA and 3D controllers. Source: The PCI ID Repository, pci.ids, list of classes."""
+SIGNS_OF_A_DRIVER: Final = (
+    "/proc/driver/nvidia/version",
+    "/dev/nvidiactl",
+    "/usr/lib/wsl/lib/libnvidia-ml.so.1",  # WSL2, whose GPU stands on no bus
+    "/etc/nv_tegra_release",  # Jetson Linux, likewise
+)
+"""What is there only where an NVIDIA driver is."""
 
 GPU_ATTRIBUTES: Final = (
     "class",
@@ -126,6 +135,14 @@ SOCKETS: Final = (
     "/run/containerd/containerd.sock",
 )
 """Engines' sockets; those of engines that serve Kubernetes alone stand first."""
+DRIVER_UNITS: Final = (
+    "nvidia-persistenced",
+    "nvidia-fabricmanager",
+    "nvidia-imex",
+    "nvidia-gridd",
+    "nvidia-dcgm",
+)
+"""Services of the driver's own: each is asked for, so that one that is not installed is seen to be so."""
 UNITS: Final = (
     "containerd",
     "crio",
@@ -138,10 +155,7 @@ UNITS: Final = (
     "snap.microk8s.daemon-containerd",
     "kubelet",
     "snap.microk8s.daemon-kubelite",
-    "nvidia-persistenced",
-    "nvidia-fabricmanager",
-    "nvidia-imex",
-    "nvidia-dcgm",
+    *DRIVER_UNITS,
 )
 UNIT_PROPERTIES: Final = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp,MainPID,NRestarts,Result"
 """None of them holds a unit's environment, in which there may be credentials."""

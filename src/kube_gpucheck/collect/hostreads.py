@@ -1,4 +1,4 @@
-"""The verbs by which a host is read: `file`, `list`, `link`, `stat`, `exec`, `nvml`. None raises.
+"""The verbs by which a host is read: `file`, `list`, `link`, `stat`, `exec`, `nvml`, `cuda`. None raises.
 
 What may block is done in a child (`hostworker`) that is given up when its time is over: a task that
 sleeps uninterruptibly ignores SIGKILL, so it is never waited for. Knows nothing of what is read.
@@ -52,8 +52,8 @@ class GoneError(Exception):
 class Worker:
     """A child that answers requests, until it hangs or crashes. It ends with its parent."""
 
-    def __init__(self, root: str) -> None:
-        """Start the child.
+    def __init__(self, root: str, *verbs: str) -> None:
+        """Start the child. `verbs`: of which it loads what they need at once (`nvml`, `cuda`).
 
         Raises:
             GoneError: it cannot be started.
@@ -70,6 +70,7 @@ class Worker:
                     "-m",
                     _WORKER,
                     root,
+                    *verbs,
                 ],  # -S: the path is given whole; it halves the start
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -275,22 +276,30 @@ class HostReads:
                 if pipe is not None:
                     pipe.close()
 
-    def stream(self, request: list[object]) -> Iterator[tuple[str, Read]]:
-        """Yield each NVML call that a request makes, with its answer, as they come.
+    def prepare(self, verb: str) -> None:
+        """Start the child that will answer for a library, so that it is ready when it is asked."""
+        with contextlib.suppress(GoneError):
+            self._worker(verb)
+
+    def stream(self, verb: str, request: list[object]) -> Iterator[tuple[str, Read | None]]:
+        """Yield each call of a library (`nvml`, `cuda`) that a request makes, with its answer, as they come.
+
+        A call that could not be made for want of knowing it has None.
 
         Raises:
             GoneError: the child hung or crashed; what was yielded before stands.
         """
         try:
-            worker = self._worker("nvml")
-            worker.ask(["nvml", *request])
-            answer = worker.answer(min(deadlines.NVML_START_S, self.left_s))
+            worker = self._worker(verb)
+            worker.ask([verb, *request])
+            first_s, next_s = _patience(verb)
+            answer = worker.answer(min(first_s, self.left_s))
             while "done" not in answer:
                 read = answer.get("read")
-                yield str(answer.get("key")), read if isinstance(read, dict) else {"error": "EPROTO"}
-                answer = worker.answer(min(deadlines.NVML_CALL_S, self.left_s))
+                yield str(answer.get("key")), read if isinstance(read, dict) else None
+                answer = worker.answer(min(next_s, self.left_s))
         except GoneError:
-            self._give_up("nvml")
+            self._give_up(verb)
             raise
 
     def _kept(self, verb: str, path: str, keep: str | None = None) -> Read:
@@ -301,13 +310,20 @@ class HostReads:
 
     def _worker(self, name: str) -> Worker:
         if name not in self._workers:
-            self._workers[name] = Worker(self.root)
+            self._workers[name] = Worker(self.root, *(() if name == "files" else (name,)))
         return self._workers[name]
 
     def _give_up(self, name: str) -> None:
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.close()
+
+
+def _patience(verb: str) -> tuple[float, float]:
+    """Return how long a library's first answer to a request, and each further one, is waited for, in seconds."""
+    if verb == "cuda":
+        return deadlines.CUDA_S, deadlines.CUDA_S
+    return deadlines.NVML_START_S, deadlines.NVML_CALL_S
 
 
 def _text(read: Read) -> str | None:

@@ -20,7 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_TEXT: Final = 1 << 20
 """The most bytes of one file that are kept, from its end."""
@@ -326,22 +326,33 @@ def answer(root: str, verb: str, path: str, keep: str | None) -> dict[str, objec
         return {"error": "EINVAL"}  # a path with a null byte
 
 
+def _answers(verb: str) -> Callable[[list[object]], Iterator[dict[str, object]]]:
+    """Return what answers the requests of a driver's library; the reader of files loads none of it."""
+    if verb == "cuda":
+        from kube_gpucheck.collect import hostcuda  # noqa: PLC0415  see above
+
+        return hostcuda.answers
+    from kube_gpucheck.collect import hostnvml  # noqa: PLC0415  see above
+
+    hostnvml.package()
+    return hostnvml.answers
+
+
 def main() -> None:
-    """Answer until there are no more requests. What a library prints goes nowhere."""
+    """Answer until there are no more requests. What a library prints goes nowhere.
+
+    Arguments: the root, and the library that is going to be asked, which is made ready while the parent is busy.
+    """
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     root = sys.argv[1] if len(sys.argv) > 1 else "/"
+    libraries = {verb: _answers(verb) for verb in sys.argv[2:]}
     for line in sys.stdin:
-        request = json.loads(line)
-        if request[0] == "nvml":
-            from kube_gpucheck.collect.hostnvml import answers  # noqa: PLC0415  the reader of files does not load pynvml
-
-            for one in answers(request[1:]):
-                out.write(json.dumps(one) + "\n")
-                out.flush()
-        else:
-            out.write(json.dumps(answer(root, *request)) + "\n")
+        verb, *request = json.loads(line)
+        answers = libraries[verb](request) if verb in libraries else iter((answer(root, verb, *request),))
+        for one in answers:
+            out.write(json.dumps(one) + "\n")
             out.flush()
 
 

@@ -19,6 +19,7 @@ stands in this room, once:
 | `exec:dmesg` | the kernel's log |
 | `nvml:nvmlInit_v2`, `nvml:nvmlSystemGet…`, `nvml:nvmlDeviceGetCount_v2` | NVML: code and value |
 | `nvml:nvmlDeviceGet…(<index>)` | NVML of one GPU; index is NVML's |
+| `cuda:cuInit`, `cuda:cuDriverGetVersion`, `cuda:cuDeviceGetCount` | CUDA: code and value |
 | `exec:nvidia-smi -L` | GPUs as nvidia-smi lists them |
 | `file:<engine configuration>`, `list:<drop-in folder>` | containerd's or CRI-O's files |
 | `exec:containerd config dump`, `exec:crictl info` | effective configuration of the files; that of the running engine |
