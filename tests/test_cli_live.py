@@ -16,6 +16,9 @@ import pytest
 
 import suite
 from kube_gpucheck import cli
+from kube_gpucheck.cli.live import Gathered, ThisHost, of_this_place
+from kube_gpucheck.collect.progress import SILENT
+from kube_gpucheck.errors import UsageError
 from kube_gpucheck.simulate.server import EmbeddedCluster
 
 UNDESIRED = "tutorial/06-plugin-undesired"
@@ -46,12 +49,86 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return status, out, err
 
 
-def test_without_a_cluster_it_says_what_else_can_be_judged(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = said(capsys, "run")
+def found_here(kubeconfig: Path | None = None, *, sign: str | None, host: bool = False) -> Gathered | ThisHost:
+    """Return what is judged with nothing else said, on a host where `sign` says that a GPU is there."""
+    return of_this_place(
+        kubeconfig, None, progress=SILENT, timeout_s=60, pod=None, host=host, look_for_gpu=lambda: sign
+    )
+
+
+def test_without_a_cluster_and_a_gpu_it_says_what_else_can_be_judged() -> None:
+    with pytest.raises(UsageError) as refused:
+        found_here(sign=None)
+    said_here = str(refused.value)
+    assert "no cluster was found" in said_here
+    assert "no NVIDIA GPU on this host" in said_here
+    assert "--simulate" in said_here
+    assert "--from" in said_here
+
+
+def test_one_pod_is_looked_for_in_a_cluster_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = said(capsys, "run", "--pod", "team-a/train-0")
     assert (status, out) == (2, "")
     assert "no cluster was found" in err
-    assert "--simulate" in err
-    assert "--from" in err
+    assert "GPU" not in err
+
+
+def test_without_a_cluster_the_host_of_a_gpu_is_judged_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    source = found_here(sign="an NVIDIA GPU at 0000:01:00.0")
+    assert isinstance(source, ThisHost)
+    assert capsys.readouterr().err == (
+        "gpucheck: no cluster was found, and an NVIDIA GPU at 0000:01:00.0: this host is judged alone\n"
+    )
+
+
+def test_a_cluster_and_the_host_of_a_gpu_are_judged_together(
+    capsys: pytest.CaptureFixture[str], kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    source = found_here(sign="an NVIDIA GPU at 0000:01:00.0")
+    assert "both are judged" in capsys.readouterr().err
+
+    bundle = source.gather(tmp_path / "both")
+
+    assert bundle.manifest.asked.api
+    assert len(set(bundle.hosts) - {"dxlab-nb-00"}) == 1  # beside the node that the scenario has
+
+
+def test_a_cluster_that_is_named_is_judged_without_this_host_unless_it_is_asked_for(kubeconfig: Path) -> None:
+    named = found_here(kubeconfig, sign="an NVIDIA GPU at 0000:01:00.0")
+    both = found_here(kubeconfig, sign=None, host=True)
+    assert isinstance(named, Gathered)
+    assert isinstance(both, Gathered)
+    assert not named.reads_host
+    assert both.reads_host
+
+
+def test_this_host_is_judged_whatever_is_on_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    status, out, err = said(capsys, "run", "--host", "--bundle", str(kept))
+    assert status in {0, 1, 4}
+    assert out.startswith("gpucheck · host ")
+    assert "this host: " in err
+    assert json.loads((kept / "bundle.json").read_text())["provenance"] == "live"
+    assert [path.name for path in kept.glob("nodes/*/host.json")] == ["host.json"]
+
+
+def test_collecting_this_host_gives_what_a_run_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    target = tmp_path / "host.tar.gz"
+    status, out, _ = said(capsys, "collect", "--host", "-o", str(target), "-q")
+    assert status == 0
+    assert f"gpucheck run --from {target}" in out
+    assert said(capsys, "run", "--from", str(target), "-q")[0] in {0, 1, 4}
+
+
+@pytest.mark.parametrize("other", [("--from", "complete"), ("--simulate", "complete"), ("--pod", "a/b")])
+def test_this_host_and_another_place_are_not_judged_in_one_run(
+    capsys: pytest.CaptureFixture[str], other: tuple[str, str]
+) -> None:
+    status, _, err = said(capsys, "run", "--host", *other)
+    assert status == 2
+    assert "--host" in err
+    assert other[0] in err
 
 
 def test_the_cluster_of_a_kubeconfig_is_judged(capsys: pytest.CaptureFixture[str], kubeconfig: Path) -> None:

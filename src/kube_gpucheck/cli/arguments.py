@@ -13,7 +13,7 @@ from kube_gpucheck.model import Layer
 
 Member = TypeVar("Member", bound=enum.Enum)
 LATER_OPTIONS: Final = frozenset({
-    "--profile", "--host", "--probe", "--active", "--plan", "--html", "--markdown", "--redact",
+    "--profile", "--probe", "--active", "--plan", "--html", "--markdown", "--redact",
 })  # fmt: skip
 """Options of later releases: they are refused by name, and a report that would name one says so."""
 _LATER_COMMANDS: Final = ("show", "diff", "cleanup", "report")
@@ -32,7 +32,8 @@ first steps:
 exit status: 0 conforms · 1 faults · 2 wrong usage · 3 gpucheck failed · 4 something is unknown"""
 _RUN_EPILOG: Final = """\
 examples:
-  gpucheck run                                  the cluster of your kubeconfig, or of this pod
+  gpucheck run                                  the cluster of your kubeconfig, or of this pod; and this host's GPU
+  gpucheck run --host                           this host alone: driver, GPUs, container runtime
   gpucheck run --context gpu-prod --wait 15m --junit gpucheck.xml
   gpucheck run --pod team-a/train-0             why is this pod broken, with a tenant's rights
   gpucheck run --from bundle.tar.gz --layer driver --layer runtime
@@ -44,8 +45,10 @@ _COLLECT_EPILOG: Final = """\
 examples:
   gpucheck collect -o my-bundle                 then: gpucheck run --from my-bundle
   gpucheck collect --context gpu-prod -o evidence.tar.gz
+  sudo gpucheck collect --host -o this-host.tar.gz
 
-Nothing is changed in the cluster, and no Secret is read. What could not be read is in the bundle as missing."""
+Nothing is changed in the cluster or on the host, and no Secret is read. What could not be read is in the
+bundle as missing."""
 _SERVE_EPILOG: Final = """\
 examples:
   gpucheck serve tutorial/06-plugin-undesired --kubeconfig sim.kubeconfig &
@@ -125,8 +128,8 @@ def _add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         "run",
         says="judge a cluster, or evidence of one, and name the first cause",
         description=(
-            "Judge a cluster, name the first cause, say what to do. Reads only. With nothing said, the cluster is\n"
-            "that of the kubeconfig, or the one that this pod runs in."
+            "Judge a cluster, name the first cause, say what to do. Reads only. With nothing said, what is found is\n"
+            "judged: the cluster of the kubeconfig, or the one that this pod runs in; and this host, if it has a GPU."
         ),
         epilog=_RUN_EPILOG,
     )
@@ -142,6 +145,7 @@ def _add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="SCENARIO",
         help="put a scenario or bundle behind a Kubernetes API on this host, and collect from that",
     )
+    _add_host(source)
     _add_access(source)
     source.add_argument(
         "--node",
@@ -196,11 +200,19 @@ def _add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
     output.add_argument("-v", "--verbose", action="count", default=0, help="every check, and what gpucheck itself did")
 
 
+def _add_host(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--host",
+        action="store_true",
+        help="this host, as root or not; alone, or as a node of the cluster that --context or --kubeconfig names",
+    )
+
+
 def _add_access(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--kubeconfig", type=Path, metavar="FILE", help="instead of $KUBECONFIG and ~/.kube/config")
     group.add_argument("--context", metavar="NAME", help="a context of the kubeconfig, instead of the current one")
     group.add_argument(
-        "--timeout", metavar="DURATION", help="for gathering all evidence from the cluster (default 5m; 90s, 1h)"
+        "--timeout", metavar="DURATION", help="for gathering all evidence (default 5m, of a host 90s; 30s, 1h)"
     )
 
 
@@ -208,13 +220,15 @@ def _add_collect(commands: "argparse._SubParsersAction[Parser]") -> None:
     collecting = _command(
         commands,
         "collect",
-        says="only gather a cluster's evidence, into a bundle",
-        description="Gather a cluster's evidence into a bundle, which 'gpucheck run --from' judges. Reads only.",
+        says="only gather evidence of a cluster or of this host, into a bundle",
+        description="Gather the evidence of a cluster, of this host, or of both, into a bundle, which 'gpucheck run\n"
+        "--from' judges. Reads only.",
         epilog=_COLLECT_EPILOG,
     )
     collecting.add_argument(
         "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="the folder or .tar.gz to create"
     )
+    _add_host(collecting)  # type: ignore[arg-type]  # a parser adds arguments as a group does
     _add_access(collecting)  # type: ignore[arg-type]  # a parser adds arguments as a group does
     collecting.add_argument(
         "--pod", metavar="NS/NAME", help="only what tells of this pod; needs a tenant's rights only"

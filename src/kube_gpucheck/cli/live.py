@@ -1,23 +1,27 @@
-"""Evidence of clusters: a live one, or a bundle put behind a Kubernetes API on this host."""
+"""Evidence of what lives: a cluster, this host, both; or a bundle put behind a Kubernetes API on this host."""
 
 import contextlib
 import datetime
 import os
+import platform
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import kube_gpucheck
 from kube_gpucheck.cli.sources import Recorded, named_after
+from kube_gpucheck.cli.streams import note
 from kube_gpucheck.collect.cluster import collect
 from kube_gpucheck.collect.connection import Connection, connect, open_connection
 from kube_gpucheck.collect.kubeconfig import find_cluster
+from kube_gpucheck.collect.localhost import collect_host, find_gpu, read_this_host
 from kube_gpucheck.collect.progress import SILENT, Bar, Lines, Progress
 from kube_gpucheck.errors import UsageError
 from kube_gpucheck.evidence.bundle import Asked, Bundle, Manifest, RunRecord, open_bundle
+from kube_gpucheck.evidence.nodereport import NodeReport
 from kube_gpucheck.simulate.server import EmbeddedCluster
 
 DEFAULT_TIMEOUT_S: Final = 300.0
@@ -36,14 +40,16 @@ class Gathered:
         progress: Progress,
         timeout_s: float,
         pod: tuple[str, str] | None = None,
+        host: bool = False,
         ask: Asked | None = None,
         played: Manifest | None = None,
     ) -> None:
-        """Keep how to reach it. `played` is the bundle that a simulated cluster plays back, whose label stays."""
+        """Keep how to reach it. `host`: this host is read besides. `played`: what a simulated cluster plays back."""
         self._connection = connection
         self._progress = progress
         self._timeout_s = timeout_s
         self._pod = pod
+        self.reads_host = host
         self._ask = ask
         self._played = played
 
@@ -56,26 +62,56 @@ class Gathered:
 
     def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:
         """Gather everything into the folder. Creates it."""
-        now = datetime.datetime.now(datetime.timezone.utc)
-        record = RunRecord(
-            id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", started=now, gathered_at=now, source=self.name
-        )
+        record = _record(self.name)
         played = self._played
         collect(
             self._connection,
             folder,
             ask=self._ask,
             run=record,
-            tool=f"gpucheck {kube_gpucheck.__version__}",
+            tool=_TOOL,
             provenance=played.provenance if played else "live",
             modelled_on=played.modelled_on if played else None,
             not_real=played.not_real if played else (),
             progress=self._progress,
             timeout_s=self._timeout_s,
             pod=self._pod,
+            host=_read_host(self._progress, self._timeout_s) if self.reads_host else None,
             reuse=reuse,
         )
         return open_bundle(folder)
+
+
+class ThisHost:
+    """The host that gpucheck runs on, alone."""
+
+    live = True
+
+    def __init__(self, *, progress: Progress, timeout_s: float) -> None:
+        """Keep how long it may take."""
+        self._progress = progress
+        self._timeout_s = timeout_s
+
+    def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:  # noqa: ARG002  a host is read whole
+        """Gather everything into the folder. Creates it."""
+        found = _read_host(self._progress, self._timeout_s)
+        collect_host(found, folder, run=_record(f"host {found.node}"), tool=_TOOL)
+        return open_bundle(folder)
+
+
+def _read_host(progress: Progress, timeout_s: float) -> NodeReport:
+    progress.begin("this host")
+    found = read_this_host(platform.node(), timeout_s=timeout_s)
+    progress.end(f"{len(found.asked):,} reads")
+    return found
+
+
+def _record(source: str) -> RunRecord:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return RunRecord(id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", started=now, gathered_at=now, source=source)
+
+
+_TOOL: Final = f"gpucheck {kube_gpucheck.__version__}"
 
 
 @contextlib.contextmanager
@@ -97,26 +133,41 @@ def simulated(origin: str, *, progress: Progress, timeout_s: float, pod: tuple[s
             )
 
 
-def of_kubeconfig(
+def of_this_place(
     kubeconfig: Path | None,
     context: str | None,
     *,
     progress: Progress,
     timeout_s: float,
     pod: tuple[str, str] | None,
-) -> Gathered:
-    """Return the cluster of a kubeconfig, or of this pod.
+    host: bool,
+    look_for_gpu: Callable[[], str | None] = find_gpu,
+) -> Gathered | ThisHost:
+    """Return what is asked for; where nothing is said, the cluster and the GPU that are found, and say so.
+
+    `host`: this host is asked for, alone unless a cluster is named. `look_for_gpu` tells what says that one is here.
 
     Raises:
         UsageError: there is none, or the kubeconfig is wrong.
     """
+    named = kubeconfig is not None or context is not None
+    if host and not named:
+        return ThisHost(progress=progress, timeout_s=timeout_s)
     access = find_cluster(kubeconfig, context)
-    if access is None:
-        seen = "no cluster was found: no kubeconfig ($KUBECONFIG, ~/.kube/config), and this is no pod of a cluster"
+    sign = None if host or named or pod is not None else look_for_gpu()
+    if access is None and sign is None:
+        where = "" if pod is not None else ", and no NVIDIA GPU on this host"
+        seen = f"no cluster was found: no kubeconfig ($KUBECONFIG, ~/.kube/config), and this is no pod of one{where}"
         way_out = "try 'gpucheck run --simulate tutorial/06-plugin-undesired', or judge evidence with --from BUNDLE"
         msg = f"{seen}; {way_out}"
         raise UsageError(msg)
-    return Gathered(connect(access), progress=progress, timeout_s=timeout_s, pod=pod)
+    if access is None:
+        note(f"no cluster was found, and {sign}: this host is judged alone")
+        return ThisHost(progress=progress, timeout_s=timeout_s)
+    connection = connect(access)
+    if sign is not None:
+        note(f"found the cluster {connection.context} at {connection.server}, and {sign} on this host: both are judged")
+    return Gathered(connection, progress=progress, timeout_s=timeout_s, pod=pod, host=host or sign is not None)
 
 
 @contextlib.contextmanager

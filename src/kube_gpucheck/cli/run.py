@@ -148,6 +148,11 @@ def _source(options: argparse.Namespace) -> Iterator[Source]:
     if len(given) > 1:
         msg = f"{' and '.join(given)}: one run judges one source; give one of them"
         raise UsageError(msg)
+    for name in ("origin", "simulate", "pod"):
+        if options.host and getattr(options, name) is not None:
+            option = "--from" if name == "origin" else f"--{name}"
+            msg = f"--host and {option}: one is this host, the other is elsewhere; leave one of them out"
+            raise UsageError(msg)
     if options.origin is not None:
         for name in ("bundle", "timeout", "wait"):
             if getattr(options, name) is not None:
@@ -164,8 +169,13 @@ def _source(options: argparse.Namespace) -> Iterator[Source]:
             with live.simulated(options.simulate, progress=progress, timeout_s=timeout_s, pod=pod) as source:
                 yield source
         else:
-            yield live.of_kubeconfig(
-                options.kubeconfig, options.context, progress=progress, timeout_s=timeout_s, pod=pod
+            yield live.of_this_place(
+                options.kubeconfig,
+                options.context,
+                progress=progress,
+                timeout_s=timeout_s,
+                pod=pod,
+                host=options.host,
             )
 
 

@@ -16,6 +16,7 @@ from kube_gpucheck.collect.api import Api, RefusedError
 from kube_gpucheck.collect.connection import Connection, FailureKind
 from kube_gpucheck.collect.discovery import Discovery, read_discovery, read_version
 from kube_gpucheck.collect.lists import ListRequest, Lists
+from kube_gpucheck.collect.localhost import boot_id_of, renamed
 from kube_gpucheck.collect.logs import path_of, read_logs
 from kube_gpucheck.collect.probe import files_of, find_probes, read_reports
 from kube_gpucheck.collect.progress import SILENT, Progress
@@ -24,6 +25,7 @@ from kube_gpucheck.collect.waiting import PATIENT, Deadline, Patience
 from kube_gpucheck.errors import GpucheckError, UsageError
 from kube_gpucheck.evidence.bundle import BUNDLE_FORMAT, Asked, Manifest, RunRecord
 from kube_gpucheck.evidence.names import NEVER, is_kind, is_name
+from kube_gpucheck.evidence.nodereport import NodeReport
 from kube_gpucheck.evidence.pruning import PRUNED
 from kube_gpucheck.evidence.redaction import Redactor
 from kube_gpucheck.evidence.writing import BundleWriter
@@ -88,6 +90,7 @@ def collect(  # noqa: PLR0913  one front door; all but the first two are named
     progress: Progress = SILENT,
     timeout_s: float = deadlines.RUN_S,
     pod: tuple[str, str] | None = None,
+    host: NodeReport | None = None,
     reuse: Path | None = None,
     hashed: bool = True,
     patience: Patience = PATIENT,
@@ -95,9 +98,11 @@ def collect(  # noqa: PLR0913  one front door; all but the first two are named
     """Write a bundle of what a cluster's API tells into a folder, and return its manifest.
 
     `ask`: exactly what to read; None reads what gpucheck judges. `pod`: namespace and name of the one pod that
-    matters, read with no more rights than its namespace's. `reuse`: the folder of an earlier bundle of the same
-    run, from which kinds that no controller changes are taken. `timeout_s`: for everything together; what has
-    not come by then is missing. The run's `gathered_at` becomes the server's clock. Creates the folder.
+    matters, read with no more rights than its namespace's. `host`: what was read of the host that gpucheck runs on; it
+    counts for the node that was started when it was, else for a host of its own. `reuse`: the folder of an earlier
+    bundle of the same run, from which kinds that no controller changes are taken. `timeout_s`: for everything
+    together; what has not come by then is missing. The run's `gathered_at` becomes the server's clock. Creates the
+    folder.
 
     Raises:
         UsageError: the folder holds something, `ask` names Secrets or no kind, or there is no such pod.
@@ -109,7 +114,7 @@ def collect(  # noqa: PLR0913  one front door; all but the first two are named
     try:
         api = Api(connection, deadline=Deadline(timeout_s), patience=patience)
         collection = _Collection(api, pool, writer, progress=progress)
-        asked = collection.read(ask, pod, reuse)
+        asked = collection.read(ask, pod, host, reuse)
         when = api.clock or run.gathered_at
         return writer.finish(
             Manifest(
@@ -155,7 +160,9 @@ class _Collection:
         self.missing: list[MissingEvidence] = []
         self._lists = Lists(api, pool, writer, redactor=self.redactor, progress=progress, observer=self._survey.see)
 
-    def read(self, ask: Asked | None, pod: tuple[str, str] | None, reuse: Path | None) -> Asked:
+    def read(
+        self, ask: Asked | None, pod: tuple[str, str] | None, this_host: NodeReport | None, reuse: Path | None
+    ) -> Asked:
         """Read everything, and return what was asked for."""
         self._progress.begin(DISCOVERY)
         discovery = read_discovery(self._api, self._pool, self._version())
@@ -164,6 +171,7 @@ class _Collection:
             self._keep_discovery(discovery)
         own = self._read_pod(pod) if pod else None
         self._survey.pod = pod
+        self._survey.boot_id = None if this_host is None else boot_id_of(this_host)
         namespace = pod[0] if pod else None
         listed = [kind for kind in kinds if kind != DISCOVERY and not (ask is None and kind == CONFIGMAPS)]
         fatal = "nodes" if ask is None and pod is None else None
@@ -175,6 +183,9 @@ class _Collection:
         logs = self._survey.logs() if ask is None else ask.logs
         self._read_logs(logs)
         host, workload = self._read_probes(ask)
+        if this_host is not None:
+            name = self._survey.place_of(this_host.node)
+            host = {**host, name: self._keep_report(renamed(this_host, name))}
         if ask is not None:
             return ask
         return Asked(api=kinds, logs=logs, host=host, workload=workload)
@@ -336,15 +347,19 @@ class _Collection:
                 self._lose("host", report, node=node)
                 silent.append(node)
             else:
-                host[node] = report.asked
-                self.missing.extend(report.missing)
-                for path, content in files_of(report):
-                    self._writer.put(path, self.redactor.content(path, content))
+                host[node] = self._keep_report(report)
                 workload += [f"{name}/{node}" for name in report.workloads if is_name(name)]
             self._progress.advance(done, len(probes))
         self._progress.end(f"{len(probes):,}")
         usual = tuple(dict.fromkeys(key for keys in host.values() for key in keys))
         return {**host, **dict.fromkeys(silent, usual)}, tuple(workload)
+
+    def _keep_report(self, report: NodeReport) -> tuple[str, ...]:
+        """Write what was read of one host, and return what was asked of it."""
+        self.missing.extend(report.missing)
+        for path, content in files_of(report):
+            self._writer.put(path, self.redactor.content(path, content))
+        return report.asked
 
     def _lose(self, evidence: str, refusal: RefusedError, *, node: str | None = None) -> None:
         self.missing.append(MissingEvidence(evidence, refusal.kind, refusal.reason, evidence, node))

@@ -97,7 +97,16 @@ class _Log(msgspec.Struct, frozen=True, gc=False):
     is_troubled: bool
 
 
+class _NodeInfo(msgspec.Struct, frozen=True, gc=False):
+    boot_id: str = msgspec.field(name="bootID", default="")
+
+
+class _NodeStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    node_info: _NodeInfo = _NodeInfo()
+
+
 _TEXT: Final = msgspec.json.Decoder(str)
+_NODE: Final = msgspec.json.Decoder(_NodeStatus)
 _OWNERS: Final = msgspec.json.Decoder(tuple[_Owner, ...])
 _STATUS: Final = msgspec.json.Decoder(_Status)
 _SPEC: Final = msgspec.json.Decoder(_Spec)
@@ -113,10 +122,15 @@ class Survey:
         """Those that hold a workload of the stack."""
         self.pod: tuple[str, str] | None = None
         """Namespace and name of the one pod whose logs are read in any case."""
+        self.boot_id: str | None = None
+        """Of a host that may be one of the nodes."""
+        self.nodes: dict[str, bool] = {}
+        """Every node by name, and whether it was started when that host was; none where there is no such host."""
         self._handlers: set[str] = set()
         self._by_owner: dict[str, _Kind] = {}
         self._pods: list[_Log] = []
         self._looks: Mapping[str, Callable[[Item], None]] = {
+            "nodes": self._see_node,
             "pods": self._see_pod,
             "daemonsets.apps": self._see_workload,
             "deployments.apps": self._see_workload,
@@ -132,6 +146,17 @@ class Survey:
             except (KeyError, *UNREADABLE):
                 return
 
+    def place_of(self, host: str) -> str:
+        """Return the node that a host of that name is, else a name for it that no node has.
+
+        A host is the one node that was started when it was. Of several (nodes in containers share their host's boot)
+        it is the one of its name.
+        """
+        same = [name for name, started_with_it in self.nodes.items() if started_with_it]
+        if host in same or len(same) == 1:
+            return host if host in same else same[0]
+        return f"this-host.{host}" if host in self.nodes else host
+
     def logs(self) -> tuple[str, ...]:
         """Return the logs to read: `<namespace>/<pod>/<container>[/previous]`, in order."""
         few = len(self._pods) <= FEW_PODS
@@ -145,6 +170,13 @@ class Survey:
         for group in groups.values():
             chosen += group if few else _spread(group, SAMPLE)
         return tuple(sorted({f"{one.namespace}/{one.pod}/{name}" for one in chosen for name in one.containers}))
+
+    def _see_node(self, item: Item) -> None:
+        if self.boot_id is None:
+            return
+        name = _TEXT.decode(item.metadata["name"])
+        self.nodes[name] = False  # its status may be malformed
+        self.nodes[name] = _NODE.decode(_known(item.status)).node_info.boot_id == self.boot_id
 
     def _see_runtime_class(self, item: Item) -> None:
         if isinstance(item, OtherItem) and b"nvidia" in bytes(item.members["handler"]):
