@@ -12,7 +12,6 @@ from kube_gpucheck.evidence import Cluster, Node
 from kube_gpucheck.evidence.allocation import Checkpoint, Fit, parse_checkpoint, placement
 from kube_gpucheck.evidence.deviceplugin import Serving
 from kube_gpucheck.evidence.kubeletroot import kubelet_root_of
-from kube_gpucheck.evidence.mig import parse_mig
 from kube_gpucheck.evidence.pluginlog import PluginLog, Unhealthy, brief, complaint, parse_log
 from kube_gpucheck.evidence.sharing import (
     ConfigError,
@@ -325,15 +324,6 @@ def test_the_kubelets_root_is_not_known_where_nobody_looked() -> None:
 )
 def test_a_host_path_implies_a_root(path: str, root: str) -> None:
     assert kubelet_root_of(path) == root
-
-
-def test_mig_devices_are_counted_by_gpu() -> None:
-    text = (
-        "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb     Device  0: (UUID: MIG-1)\n"
-        "  MIG 3g.20gb    Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-2)\n"
-    )
-    assert parse_mig(text) == {0: ("1g.5gb", "3g.20gb")}
-    assert parse_mig("No devices found.\n") == {}
 
 
 # --- what is concluded -----------------------------------------------------------------------------

@@ -317,6 +317,7 @@ class _Plan:
             state = re.search("^LoadState=(.*)$", str(shown.get("text")), re.MULTILINE)
             if unit in places.DRIVER_UNITS or (state is not None and state.group(1) != "not-found"):
                 self.reads.note("exec:systemctl show " + unit, shown)
+        self.reads.command("nv-fabricmanager --version")
 
     # --- the runtime ---------------------------------------------------------------------------------
 

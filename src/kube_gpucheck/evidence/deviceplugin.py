@@ -13,7 +13,6 @@ from kube_gpucheck.evidence.allocation import nvidia_resources
 from kube_gpucheck.evidence.coverage import HOST_SERVICE
 from kube_gpucheck.evidence.documents import ConfigMapDocument
 from kube_gpucheck.evidence.gpu import GpuIdentity
-from kube_gpucheck.evidence.mig import parse_mig
 from kube_gpucheck.evidence.pluginlog import PluginLog, parse_log
 from kube_gpucheck.evidence.podspec import Source, hides_all, main_container, only_entry, setting, source_of
 from kube_gpucheck.evidence.podstate import is_running, state_of
@@ -425,11 +424,7 @@ class DevicePlugin:
 
     def _mig_devices(self, gpu: GpuIdentity) -> tuple[str, ...] | None:
         """Return the profiles of a GPU's MIG devices, None where MIG is off or not supported."""
-        mode = need(self.node.driver.mig_mode(gpu))
-        if mode is None or not mode[0]:
-            return None
-        listed = need(self.node.host.command("nvidia-smi -L"))
-        return () if listed is None or gpu.index is None else parse_mig(listed.text).get(gpu.index, ())
+        return need(self.node.driver.mig_profiles(gpu)) if need(self.node.driver.mig_is_on(gpu)) else None
 
     def _labelled(self, config: PluginConfig) -> dict[str, int] | None:
         """Return the devices that GFD's labels count, by unshared resource, None if there are no such labels."""

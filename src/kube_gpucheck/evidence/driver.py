@@ -14,16 +14,18 @@ from typing import Any, Final
 
 import msgspec
 
-from kube_gpucheck.evidence import device_nodes, libraries, modules, nvml, pci
+from kube_gpucheck.evidence import device_nodes, libraries, mig, modules, nvml, pci
 from kube_gpucheck.evidence.bundle import Entry
 from kube_gpucheck.evidence.gpu import GpuIdentity
+from kube_gpucheck.evidence.health import Health
 from kube_gpucheck.evidence.host import Host, Listing, NvmlAnswer
 from kube_gpucheck.evidence.kernel_log import KernelLog, NoticeKind, Xid, parse_kernel_log, slot_of
 from kube_gpucheck.evidence.libraries import Library
 from kube_gpucheck.evidence.modules import DkmsBuild, Flavour, LoadedModules, ModuleFile
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.pci import PciGpu
-from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
+from kube_gpucheck.evidence.services import Services
 from kube_gpucheck.evidence.tables import Generation, generation_of_device, generation_of_nvml, nvml_code
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
@@ -72,6 +74,7 @@ class Driver:
     def __init__(self, host: Host) -> None:
         """Keep the host."""
         self.host = host
+        self._healths: dict[GpuIdentity, Health] = {}
 
     # --- GPUs ----------------------------------------------------------------------------------
 
@@ -445,6 +448,31 @@ class Driver:
         """The code by which NVML started, 0 for success. Source: nvmlInit_v2, else nvidia-smi -L."""
         return nvml.init_code(self.host)
 
+    @derived
+    def cuda_init_code(self) -> int | None:
+        """The code by which CUDA started, 0 for success; None where there is no libcuda. Source: cuInit."""
+        answer = self._cuda("cuInit")
+        return None if answer is None else answer.code
+
+    @derived
+    def cuda_devices(self) -> int | None:
+        """How many devices CUDA counts; None where it does not say. Source: cuDeviceGetCount."""
+        answer = self._cuda("cuDeviceGetCount")
+        return answer.value if answer is not None and answer.code == 0 and type(answer.value) is int else None
+
+    def _cuda(self, call: str) -> NvmlAnswer | None:
+        read = need(self.host.read(f"cuda:{call}"))
+        if read.absent:
+            return None
+        if read.code is None:
+            raise GapError(self._unparsable(f"cuda:{call}", f"{call} on {self.host.name} has no code"))
+        return NvmlAnswer(read.code, read.value)
+
+    @cached_property
+    def services(self) -> Services:
+        """The services that the driver brings."""
+        return Services(self.host)
+
     # --- device nodes ------------------------------------------------------------------------------
 
     @derived
@@ -554,18 +582,26 @@ class Driver:
 
     # --- what NVML says of one GPU -----------------------------------------------------------------
 
-    def answer(self, gpu: GpuIdentity, call: str) -> Reading[Any]:
-        """Return the value of a query, None where the GPU does not support it; another code than these is missing."""
-        answer = self.query(gpu, call)
+    def health(self, gpu: GpuIdentity) -> Health:
+        """Return what NVML says of one GPU's health."""
+        if gpu not in self._healths:
+            self._healths[gpu] = Health(self, gpu)
+        return self._healths[gpu]
+
+    def answer(self, gpu: GpuIdentity, call: str, *arguments: str) -> Reading[Any]:
+        """Return the value of a query, None where GPU or driver do not offer it; another code than these is missing."""
+        answer = self.query(gpu, call, *arguments)
         if isinstance(answer, Missing):
             return answer
-        if answer.value.code == 0:
+        code = answer.value.code
+        if code == 0:
             return Seen(answer.value.value)
-        if answer.value.code == _NOT_SUPPORTED:
+        if code in _NOT_OFFERED or (code == _INVALID_ARGUMENT and call == _FIELDS):
             return Seen(None)
-        source = f"nodes/{self.host.name}/host.json#nvml:{call}({gpu.index})"
-        reason = f"{call}({gpu.index}) on {self.host.name} answered {nvml_code(answer.value.code)}"
-        return Missing(MissingKind.ERROR, reason, source)
+        named = f"{call}({','.join((str(gpu.index), *arguments))})"
+        source = f"nodes/{self.host.name}/host.json#nvml:{named}"
+        kind = MissingKind.FORBIDDEN if code == _NO_PERMISSION else MissingKind.ERROR
+        return Missing(kind, f"{named} on {self.host.name} answered {nvml_code(code)}", source)
 
     def mig_mode(self, gpu: GpuIdentity) -> Reading[tuple[bool, bool] | None]:
         """Return whether MIG is on now, and whether it is after the next reset; None for a GPU that has no MIG."""
@@ -576,7 +612,19 @@ class Driver:
             case [int() as now, int() as pending]:
                 return Seen((bool(now), bool(pending)))
             case _:
-                return self._odd("nvmlDeviceGetMigMode", gpu, value.value)
+                return self.odd("nvmlDeviceGetMigMode", gpu, value.value)
+
+    def mig_profiles(self, gpu: GpuIdentity) -> Reading[tuple[str, ...]]:
+        """Return the profiles (`1g.5gb`) of a GPU's MIG devices, in NVML's order; none where MIG is off.
+
+        Source: nvmlDeviceGetMigDeviceHandleByIndex and the name of what it gives, else nvidia-smi -L.
+        """
+        return attempt(lambda: mig.mig_profiles(self.host, gpu) if need(self.mig_is_on(gpu)) else ())
+
+    def mig_is_on(self, gpu: GpuIdentity) -> Reading[bool]:
+        """Return whether MIG is on now."""
+        mode = self.mig_mode(gpu)
+        return mode if isinstance(mode, Missing) else Seen(mode.value is not None and mode.value[0])
 
     def gsp_firmware(self, gpu: GpuIdentity) -> Reading[str | None]:
         """Return the version of the GSP firmware that a GPU runs, None if it runs none.
@@ -602,7 +650,7 @@ class Driver:
         if isinstance(value, Missing) or value.value is None:
             return value
         if not isinstance(value.value, list):
-            return self._odd("nvmlDeviceGetComputeRunningProcesses", gpu, value.value)
+            return self.odd("nvmlDeviceGetComputeRunningProcesses", gpu, value.value)
         return Seen(tuple(_pid(one) for one in value.value))
 
     def has_display(self, gpu: GpuIdentity) -> bool:
@@ -619,12 +667,12 @@ class Driver:
             case {"total": int() as total, "used": int() as used, **rest} if total > 0:
                 return Seen(Memory(total // MIB, used // MIB, has_reserved="reserved" not in rest))
             case _:
-                return self._odd("nvmlDeviceGetMemoryInfo", gpu, value.value)
+                return self.odd("nvmlDeviceGetMemoryInfo", gpu, value.value)
 
-    def _odd(self, call: str, gpu: GpuIdentity, value: object) -> Missing:
-        return self._unparsable(
-            f"nvml:{call}({gpu.index})", f"{call}({gpu.index}) on {self.host.name} has the value {value!r:.60}"
-        )
+    def odd(self, call: str, gpu: GpuIdentity, value: object, *arguments: str) -> Missing:
+        """Return that a query has a value of another form than NVML gives."""
+        named = f"{call}({','.join((str(gpu.index), *arguments))})"
+        return self._unparsable(f"nvml:{named}", f"{named} on {self.host.name} has the value {value!r:.60}")
 
     def device_node(self, name: str) -> Reading[Entry | None]:
         """Return a node of /dev, None if there is none of that name."""
@@ -657,7 +705,13 @@ class Driver:
 
 
 MIB: Final = 1 << 20
-_NOT_SUPPORTED: Final = 3
+_NOT_OFFERED: Final = frozenset({3, 13, 25, 26})
+"""Codes by which a query is not offered: by this GPU; by a library that is older than the query, or than its form, or
+that has given it up. Source: nvml.h, NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, DEPRECATED."""
+_FIELDS: Final = "nvmlDeviceGetFieldValues"
+_INVALID_ARGUMENT: Final = 2
+"""Of a field alone it says that the library does not know the field."""
+_NO_PERMISSION: Final = 4
 _OFF_THE_BUS: Final = 79
 _FORBIDDING: Final = frozenset({"modprobe.blacklist", "rd.driver.blacklist", "module_blacklist"})
 """Kernel parameters that keep a module from being loaded. Source: kernel-parameters.txt; dracut.cmdline(7)."""

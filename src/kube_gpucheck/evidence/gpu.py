@@ -8,6 +8,7 @@ from kube_gpucheck.model import Subject, SubjectKind
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.cluster import Cluster
+    from kube_gpucheck.evidence.health import Health
     from kube_gpucheck.evidence.node import Node
 
 
@@ -32,6 +33,11 @@ class Gpu:
         self.identity = identity
         self.name = identity.address or identity.uuid or f"NVML index {identity.index}"
         self.subject = Subject(SubjectKind.GPU, self.name, node=node.name)
+
+    @property
+    def health(self) -> "Health":
+        """What NVML says of this GPU's health."""
+        return self.node.driver.health(self.identity)
 
     @property
     def cluster(self) -> "Cluster":

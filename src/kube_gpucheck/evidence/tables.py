@@ -1,9 +1,10 @@
-"""Reference data that evidence is translated with: XIDs, NVML's return codes, GPU generations.
+"""Reference data that evidence is translated with: XIDs, NVML's and CUDA's codes, GPU generations, driver branches.
 
 The tables lie in `kube_gpucheck/data/`, each with its source; a table is read when it is first asked
 for. Nothing else of the package's files is read from here.
 """
 
+import datetime
 import functools
 from importlib import resources
 from typing import Any, Final, Literal
@@ -38,8 +39,8 @@ class XidTable(msgspec.Struct, frozen=True):
         return next((one for one in self.codes if one.code == code), None)
 
 
-class NvmlCode(msgspec.Struct, frozen=True):
-    """One NVML return code. `lost`: a GPU that answers so cannot be used."""
+class ReturnCode(msgspec.Struct, frozen=True):
+    """One return code of NVML's, or of CUDA's. `lost`: a GPU that answers so cannot be used."""
 
     code: int
     name: str
@@ -50,6 +51,50 @@ class NvmlCode(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Return it as a reader knows it: number, name, meaning."""
         return f"{self.code} ({self.name}: {self.meaning})"
+
+
+class Branch(msgspec.Struct, frozen=True):
+    """A branch of drivers. `ends`: the first month in which it is no longer maintained."""
+
+    branch: int
+    kind: Literal["LTSB", "PB", "NFB"]
+    ends: datetime.date
+
+
+class Bulletin(msgspec.Struct, frozen=True):
+    """A security bulletin of NVIDIA's: how many holes, and the first version of each branch without them."""
+
+    id: int
+    published: datetime.date
+    cves: int
+    fixed: dict[int, str]
+
+
+class Branches(msgspec.Struct, frozen=True):
+    """Driver branches and bulletins, as they were known on a day."""
+
+    as_of: datetime.date
+    branches: tuple[Branch, ...]
+    bulletins: tuple[Bulletin, ...]
+
+    def of(self, branch: int) -> Branch | None:
+        """Return a branch, None if the table does not have it."""
+        return next((one for one in self.branches if one.branch == branch), None)
+
+    def holes(self, version: str, on: datetime.date) -> Bulletin | None:
+        """Return the newest bulletin that was out on a day and calls a later version of the branch safe."""
+        numbers = numbers_of(version)
+        affecting = (
+            one
+            for one in self.bulletins
+            if one.published <= on and numbers[0] in one.fixed and numbers < numbers_of(one.fixed[numbers[0]])
+        )
+        return max(affecting, key=lambda one: one.published, default=None)
+
+
+def numbers_of(version: str) -> tuple[int, ...]:
+    """Return the numbers of a driver's version, for comparing."""
+    return tuple(int(one) for one in version.split("."))
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -79,11 +124,25 @@ def xids() -> XidTable:
     return table
 
 
-def nvml_code(code: int) -> NvmlCode:
+def nvml_code(code: int) -> ReturnCode:
     """Return what an NVML return code means; a number that nvml.h does not have is said to be unknown."""
-    return _nvml_codes().get(code) or NvmlCode(
+    return _nvml_codes().get(code) or ReturnCode(
         code, "?", "a code that nvml.h does not have", "read 'dmesg' on the node"
     )
+
+
+def cuda_code(code: int) -> ReturnCode:
+    """Return what a code of CUDA's driver API means; a number that the table does not have is said to be unknown."""
+    return _cuda_codes().get(code) or ReturnCode(
+        code, "?", "a code that the table does not have", "look it up among CUDA's driver API's result codes"
+    )
+
+
+@functools.cache
+def branches() -> Branches:
+    """Return the driver branches, and the security bulletins."""
+    table: Branches = _table("branches.yaml", Branches)
+    return table
 
 
 def generation_of_device(device: int) -> Generation | None:
@@ -100,8 +159,14 @@ def generation_of_nvml(architecture: int, product: str) -> Generation | None:
 
 
 @functools.cache
-def _nvml_codes() -> dict[int, NvmlCode]:
-    codes: tuple[NvmlCode, ...] = _table("nvml.yaml", tuple[NvmlCode, ...])
+def _nvml_codes() -> dict[int, ReturnCode]:
+    codes: tuple[ReturnCode, ...] = _table("nvml.yaml", tuple[ReturnCode, ...])
+    return {one.code: one for one in codes}
+
+
+@functools.cache
+def _cuda_codes() -> dict[int, ReturnCode]:
+    codes: tuple[ReturnCode, ...] = _table("cuda.yaml", tuple[ReturnCode, ...])
     return {one.code: one for one in codes}
 
 

@@ -10,7 +10,6 @@ from kube_gpucheck.evidence import Gpu, Node
 from kube_gpucheck.evidence.driver import Obstacle
 from kube_gpucheck.evidence.kernel_log import NoticeKind, Xid, slot_of
 from kube_gpucheck.evidence.libraries import listed_library
-from kube_gpucheck.evidence.mig import parse_mig
 from kube_gpucheck.evidence.modules import Flavour
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.stack import Component
@@ -304,11 +303,8 @@ def mig_is_on_without_devices(context: Context) -> bool:
     """MIG is on for a GPU, and it has no MIG device."""
 
     def empty(gpu: Gpu) -> bool:
-        mode = need(gpu.node.driver.mig_mode(gpu.identity))
-        if mode is None or not mode[0] or gpu.identity.index is None:
-            return False
-        listed = need(gpu.node.host.command("nvidia-smi -L"))
-        return listed is not None and not parse_mig(listed.text).get(gpu.identity.index)
+        driver = gpu.node.driver
+        return need(driver.mig_is_on(gpu.identity)) and not need(driver.mig_profiles(gpu.identity))
 
     return _any_gpu(context, empty)
 
