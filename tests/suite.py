@@ -4,7 +4,7 @@ import functools
 import importlib.util
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -13,7 +13,6 @@ import msgspec
 
 from kube_gpucheck import assets, plugin  # noqa: TID251  tests call checks without pytest around them
 from kube_gpucheck.evidence import Bundle, Cluster
-from kube_gpucheck.evidence.bundle import HostRecord
 from kube_gpucheck.evidence.store import Store
 from kube_gpucheck.judging import Check
 from kube_gpucheck.model import CheckResult, Reading, Seen, Subject
@@ -84,6 +83,22 @@ def judge_these(checks: Sequence[Check], cluster: Cluster) -> tuple[CheckResult,
     return plugin.judge_all(checks, cluster, frozenset())
 
 
+class _Host(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A `host.json` whose reads are left as they are."""
+
+    format: int
+    reads: Mapping[str, msgspec.Raw]
+    boot_id: str | None = None
+    read_at: str | None = None
+    root: str = "/"
+    uid: int | None = None
+
+
+@functools.lru_cache(maxsize=4)
+def _host(content: bytes) -> _Host:
+    return msgspec.json.decode(content, type=_Host)
+
+
 class _Without:
     """A store from which one file, or one read of a host, is gone."""
 
@@ -98,7 +113,7 @@ class _Without:
             return content
         if not self._key:
             return None
-        record = msgspec.json.decode(content, type=HostRecord)
+        record = _host(content)
         left = {key: read for key, read in record.reads.items() if key != self._key}
         return msgspec.json.encode(msgspec.structs.replace(record, reads=left))
 
@@ -124,4 +139,4 @@ def is_there(bundle: Bundle, path: str) -> bool:
     """Tell whether a traced path or read exists in the bundle."""
     name, _, key = path.partition("#")
     content = bundle.store.read(name)
-    return content is not None and (not key or key in msgspec.json.decode(content, type=HostRecord).reads)
+    return content is not None and (not key or key in _host(content).reads)

@@ -1,8 +1,11 @@
 """Driver layer: which kernel driver holds the GPUs."""
 
-from kube_gpucheck.evidence import Node
+from typing import Final
+
+from kube_gpucheck.evidence import Node, pci
+from kube_gpucheck.evidence.kernel_log import NoticeKind
 from kube_gpucheck.evidence.nvml import is_not_asked
-from kube_gpucheck.evidence.pci import PciGpu, off_the_bus, workload_config
+from kube_gpucheck.evidence.pci import PciGpu, given_away, off_the_bus, workload_config
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Seen, Severity
 
@@ -122,3 +125,49 @@ def _is_of_red_hat(node: Node) -> bool:
         family = {names.value.get("ID", ""), *names.value.get("ID_LIKE", "").split()}
         return bool(family & {"rhel", "fedora", "centos", "suse", "opensuse"})
     return False
+
+
+@check("DRV-030", layer=Layer.DRIVER, severity=Severity.CRITICAL, after=("DRV-001",))
+def check_gpus_have_memory_windows_and_come_up(node: Node) -> None:
+    """Each GPU's memory windows are assigned, and the kernel log holds no failed initialisation since boot.
+
+    A GPU is reached through registers and a window on its memory, so that it needs two. Minor where the driver has
+    brought the GPU up since. Not judged: a GPU that left the bus (DRV-006), and one that is a virtual machine's.
+    """
+    if (reason := known(given_away(node), "the node's workload type")) is not None:
+        not_applicable(reason)
+    on_bus = known(node.driver.pci_gpus, "the PCI bus")
+    if not on_bus:
+        not_applicable(off_the_bus(node) or "the PCI bus has no NVIDIA GPU; DRV-001 judges that")
+    for gpu in on_bus:
+        windows = known(pci.windows(node.host, gpu.address), "the GPU's memory windows")
+        lacking = [one.number for one in windows if not one.assigned]
+        if lacking or len(windows) < _WINDOWS:
+            fault(
+                seen=f"{gpu.address} has {len(windows)} memory windows"
+                + (f", of which BAR {', '.join(map(str, lacking))} has no address" if lacking else "")
+                + f"; at least {_WINDOWS} are needed",
+                means="firmware or hypervisor left no room for the GPU's memory; the driver refuses it",
+                remedy="turn on 'Above 4G Decoding' in firmware; for a virtual machine enlarge its 64-bit window "
+                "(OVMF: X-PciMmio64Mb, VMware: pciPassthru.64bitMMIOSizeGB); then run 'gpucheck run -k DRV-030'",
+            )
+    log = known(node.driver.kernel_log, "the kernel log")
+    failed = [one for kind in (NoticeKind.INIT_FAILURE, NoticeKind.NO_BAR) for one in log.of(kind)]
+    if not failed:
+        known(node.driver.whole_kernel_log, "the kernel log since boot")
+        return
+    listed = node.driver.nvml_gpus
+    up = isinstance(listed, Seen) and len(listed.value) == len(on_bus)
+    fault(
+        seen=f"the kernel log says '{failed[0].text}'"
+        + (f", one of {len(failed)} such lines" if len(failed) > 1 else "")
+        + ("; NVML lists every GPU now" if up else ""),
+        means="the driver could not bring a GPU up" + (", and did later" if up else ""),
+        remedy="drain the node and switch it off and on again (a warm reboot does not reset a GPU); check seating, "
+        "power and firmware of that slot if it comes again; then run 'gpucheck run -k DRV-030'",
+        severity=Severity.MINOR if up else None,
+    )
+
+
+_WINDOWS: Final = 2
+"""Registers, and a window on its memory. Source: open-gpu-kernel-modules, kernel-open/nvidia/nv-pci.c."""

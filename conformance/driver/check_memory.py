@@ -32,7 +32,7 @@ def check_gpu_memory_is_accounted_for(gpu: Gpu) -> None:
     if known(workload_config(gpu.node), "the node's workload type") == "vm-passthrough":
         not_applicable("the node's workload type is vm-passthrough: this GPU is not the host's")
     driver = gpu.node.driver
-    processes = known(driver.processes(gpu.identity), "the GPU's processes")
+    processes = known(driver.processes(gpu.identity), "what NVML says of the GPU")
     if processes is None:
         not_applicable("NVML cannot list the processes of this GPU")
     memory = driver.memory(gpu.identity)

@@ -1,8 +1,11 @@
 """Driver layer: NVML starts, lists every GPU, and every GPU answers."""
 
+from typing import Final
+
 from kube_gpucheck.evidence import Gpu, Node
+from kube_gpucheck.evidence.health import Recovery
 from kube_gpucheck.evidence.kernel_log import slot_of
-from kube_gpucheck.evidence.pci import off_the_bus, workload_config
+from kube_gpucheck.evidence.pci import given_away, off_the_bus, workload_config
 from kube_gpucheck.evidence.tables import nvml_code
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Seen, Severity
@@ -93,7 +96,7 @@ def check_mig_mode_is_what_was_asked(gpu: Gpu) -> None:
     """
     if known(workload_config(gpu.node), "the node's workload type") == "vm-passthrough":
         not_applicable("the node's workload type is vm-passthrough: this GPU is not the host's")
-    mode = known(gpu.node.driver.mig_mode(gpu.identity), "the GPU's MIG mode")
+    mode = known(gpu.node.driver.mig_mode(gpu.identity), "what NVML says of the GPU")
     if mode is None:
         not_applicable("this GPU has no MIG")
     now, pending = mode
@@ -132,3 +135,48 @@ def check_gpu_answers(gpu: Gpu) -> None:
         remedy=f"{worst.remedy}; then run 'gpucheck run -k DRV-023'",
         severity=Severity.MAJOR if partly else None,
     )
+
+
+_ACTIONS: Final = {
+    Recovery.GPU_RESET: ("reset", "a reset of this GPU", "drain the node and run 'nvidia-smi --gpu-reset -i {gpu}'"),
+    Recovery.NODE_REBOOT: ("reboot", "a reboot of the node", "drain and reboot the node"),
+    Recovery.DRAIN_P2P: (
+        "drain P2P",
+        "that peers stop using this GPU over NVLink",
+        "end the jobs that share this GPU with others, so that the driver can take it out of the fabric and back",
+    ),
+    Recovery.DRAIN_AND_RESET: (
+        "drain and reset",
+        "that its work ends, and then a reset",
+        "let what runs on this GPU end, give it nothing new, then run 'nvidia-smi --gpu-reset -i {gpu}'",
+    ),
+    Recovery.RECOVER_IMEX_DOMAIN: (
+        "recover the IMEX domain",
+        "that the domain's IMEX daemons are set up anew",
+        "restart nvidia-imex on all nodes of the domain, or delete the ComputeDomain's pods",
+    ),
+}
+"""What each action is called, what the GPU asks for by it, and how it is done. Source: nvml.h."""
+
+
+@check("DRV-027", layer=Layer.DRIVER, severity=Severity.CRITICAL, after=("DRV-005",))
+def check_gpu_asks_for_no_recovery(gpu: Gpu) -> None:
+    """NVML's recovery action for the GPU is none.
+
+    Major where work that runs may go on. Not judged: drivers that do not tell (before 570), and what led to it, which
+    the kernel log's XIDs tell (DRV-011).
+    """
+    if (reason := known(given_away(gpu.node), "the node's workload type")) is not None:
+        not_applicable(reason)
+    action = known(gpu.health.recovery, "what NVML says of the GPU")
+    if action is None:
+        not_applicable("this GPU or driver tells no recovery action")
+    if action is not Recovery.NONE:
+        name, wants, step = _ACTIONS[action]
+        goes_on = action in {Recovery.DRAIN_P2P, Recovery.DRAIN_AND_RESET}
+        fault(
+            seen=f"the recovery action is {action.value} ({name})",
+            means=f"after an error the GPU asks for {wants}" + ("" if goes_on else "; until then work on it fails"),
+            remedy=f"{step.format(gpu=gpu.name)}; then run 'gpucheck run -k DRV-027'",
+            severity=Severity.MAJOR if goes_on else None,
+        )

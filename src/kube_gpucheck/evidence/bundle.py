@@ -163,6 +163,7 @@ class Bundle:
         self._missing = {(one.evidence, one.node): one for one in manifest.missing}
         self._discovery: Reading[DiscoveryRecord] | None = None
         self._hosts: dict[str, Reading[HostRecord]] = {}
+        self._asked: dict[str, frozenset[str]] = {}
         self._logs = frozenset(manifest.asked.logs)
         self._pods_with_logs = frozenset("/".join(name.split("/", 2)[:2]) for name in manifest.asked.logs)
 
@@ -292,12 +293,19 @@ class Bundle:
             f"nodes/{node}/logs/{unit}.log", asked=asked, evidence=f"host/log:{unit}", node=node, option="--probe"
         )
 
+    def asks_of(self, node: str, key: str) -> bool:
+        """Tell whether a read was asked for on a node."""
+        asked = self._asked.get(node)
+        if asked is None:
+            asked = self._asked[node] = frozenset(self.manifest.asked.host.get(node, ()))
+        return key in asked
+
     def host_read(self, node: str, key: str) -> Reading[Read]:
         """Return one verbatim read; one that ended in an error is `Missing`, one that found nothing is seen."""
         path = f"nodes/{node}/host.json"
         if self.trace is not None:
             self.trace.add(f"{path}#{key}")
-        if key not in self.manifest.asked.host.get(node, ()):
+        if not self.asks_of(node, key):
             return Missing(MissingKind.NOT_ASKED, f"'{key}' was not read", f"{path}#{key}", "--probe")
         known = self._missing.get((f"host/{key}", node)) or self._missing.get(("host", node))
         if known is not None:
@@ -327,6 +335,7 @@ class Bundle:
     def let_go(self, node: str) -> None:
         """Forget a node's host evidence; it is read again when it is looked at."""
         self._hosts.pop(node, None)
+        self._asked.pop(node, None)
 
     def host_keys(self, node: str) -> tuple[str, ...]:
         """Return the reads that were asked for on a node, in order."""

@@ -15,6 +15,7 @@ from kube_gpucheck.evidence.allocation import Offers
 from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord
 from kube_gpucheck.evidence.daemonset import DaemonSet
 from kube_gpucheck.evidence.discovery import Discovery
+from kube_gpucheck.evidence.fleet import Fleet
 from kube_gpucheck.evidence.lists import Items, ListRecord, decode_items
 from kube_gpucheck.evidence.node import Node
 from kube_gpucheck.evidence.operator import Operator
@@ -71,6 +72,7 @@ class Cluster:
         self.telemetry = Telemetry(self)
         self.operator = Operator(self)
         self.offers = Offers(self)
+        self.fleet = Fleet(self)
         self.progress = Progress(self)
         self.plugin_logs: dict[Pod, Reading[PluginLog]] = {}
         self._items: dict[tuple[str, bool], Reading[Items | None]] = {}

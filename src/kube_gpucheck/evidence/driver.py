@@ -84,6 +84,11 @@ class Driver:
         return pci.nvidia_gpus(self.host)
 
     @derived
+    def nvswitches(self) -> tuple[str, ...]:
+        """The addresses of NVSwitches on the bus; Blackwell's stand on none. Source: /sys/bus/pci/devices."""
+        return pci.nvidia_switches(self.host)
+
+    @derived
     def nvml_gpus(self) -> tuple[GpuIdentity, ...]:
         """The GPUs that NVML lists, in its order; none where it does not start. Source: NVML, else nvidia-smi -L."""
         return nvml.gpus(self.host)
@@ -225,13 +230,23 @@ class Driver:
         return {one.group(1): one.group(2) for one in found if one is not None}
 
     @derived
-    def boot_time(self) -> datetime.datetime:
-        """When the host started, to within the time that the reads took. Source: /proc/uptime."""
+    def uptime_s(self) -> float:
+        """How long the host has been running. Source: /proc/uptime, first number."""
         text = need(self.host.file("/proc/uptime")) or ""
         try:
-            return self.host.read_at - datetime.timedelta(seconds=float(text.split()[0]))
-        except (IndexError, ValueError, OverflowError) as error:
+            return float(text.split()[0])
+        except (IndexError, ValueError) as error:
             reason = f"/proc/uptime on {self.host.name} is '{text[:40].strip()}'"
+            raise GapError(self._unparsable("file:/proc/uptime", reason)) from error
+
+    @derived
+    def boot_time(self) -> datetime.datetime:
+        """When the host started, to within the time that the reads took. Source: /proc/uptime."""
+        seconds = need(self.uptime_s)
+        try:
+            return self.host.read_at - datetime.timedelta(seconds=seconds)
+        except (OverflowError, ValueError) as error:
+            reason = f"/proc/uptime on {self.host.name} has {seconds} s"
             raise GapError(self._unparsable("file:/proc/uptime", reason)) from error
 
     @derived

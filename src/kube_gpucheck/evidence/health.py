@@ -13,6 +13,7 @@ import msgspec
 from kube_gpucheck.evidence.gpu import GpuIdentity
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.model import Missing, MissingKind
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.driver import Driver
@@ -62,11 +63,15 @@ class FabricState(enum.Enum):
 
 
 class Fabric(msgspec.Struct, frozen=True):
-    """A GPU's NVLink fabric. `status`: an NVML code, meaningful once completed. `troubles`: what its mask calls bad."""
+    """A GPU's NVLink fabric. `status`: an NVML code, meaningful once completed. `troubles`: what its mask calls bad.
+
+    `domain`: the cluster's UUID, in hexadecimal, which only the NVLink domain of a whole rack has; else empty.
+    """
 
     state: FabricState
     status: int
     troubles: tuple[str, ...]
+    domain: str = ""
 
 
 class SlowDown(enum.IntFlag):
@@ -106,7 +111,7 @@ class Heat(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Return it with its limit."""
         if self.relative:
-            return f"{self.part} {self.now_c} °C below its limit, slows down at {self.limit_c}"
+            return f"{self.part} at a margin of {self.now_c} °C, slows down at {self.limit_c} °C"
         return f"{self.part} {self.now_c} °C, slows down at {self.limit_c} °C"
 
 
@@ -304,7 +309,18 @@ class Health:
         if state is None:
             raise self._odd("nvmlDeviceGetGpuFabricInfoV", told)
         mask, summary = _whole(told.get("healthMask")), _whole(told.get("healthSummary"))
-        return Fabric(state, _whole(told.get("status")), _troubles(mask, summary))
+        domain = str(told.get("clusterUuid", "")).replace("-", "")
+        in_rack = state is FabricState.COMPLETED and bool(domain.strip("0"))
+        return Fabric(state, _whole(told.get("status")), _troubles(mask, summary), domain if in_rack else "")
+
+    @derived
+    def is_in_rack_domain(self) -> bool:
+        """Whether the GPU is part of an NVLink domain of several nodes, as in GB200 NVL72: its fabric has a UUID."""
+        fabric = self.fabric
+        if isinstance(fabric, Missing) and fabric.kind is MissingKind.NOT_ASKED:
+            return False
+        told = need(fabric)
+        return told is not None and told.domain != ""
 
     # --- clocks, heat, power -----------------------------------------------------------------------
 
@@ -415,6 +431,19 @@ class Health:
         """The version of the video BIOS. Source: nvmlDeviceGetVbiosVersion."""
         return self._text("nvmlDeviceGetVbiosVersion")
 
+    @derived
+    def inforom_is_damaged(self) -> bool | None:
+        """Whether NVML calls the InfoROM corrupted; None for a GPU without one.
+
+        Source: nvmlDeviceValidateInforom where it was asked (it takes long), else nvmlDeviceGetInforomImageVersion.
+        """
+        call = _IMAGE if is_not_asked(self._driver.query(self._gpu, _CHECKSUM)) else _CHECKSUM
+        answer = need(self._driver.query(self._gpu, call))
+        if answer.code == _CORRUPTED_INFOROM:
+            return True
+        need(self._driver.answer(self._gpu, call))  # another code than that the query is not offered stops here
+        return False if answer.code == 0 else None
+
     # --- answers in the form that they should have ---------------------------------------------------
 
     def _number(self, call: str, *arguments: str) -> int | None:
@@ -462,6 +491,9 @@ MOST_LINKS: Final = 36
 """More NVLinks than any GPU has."""
 LINK_ERRORS: Final = ("REPLAY", "RECOVERY", "CRC_FLIT", "CRC_DATA")
 _VGPU: Final = 2
+_CORRUPTED_INFOROM: Final = 14
+_CHECKSUM: Final = "nvmlDeviceValidateInforom"
+_IMAGE: Final = "nvmlDeviceGetInforomImageVersion"
 _MASK: Final = (
     (0, 0x3, {1: "bandwidth is degraded"}),
     (2, 0x3, {1: "a route is being recovered"}),

@@ -146,7 +146,7 @@ class Host:
         if not self.asked:
             return self._not_looked_for(path)
         key = f"stat:{path}"
-        if key in self._bundle.host_keys(self.name):
+        if self._bundle.asks_of(self.name, key):
             reading = self.read(key)
             if isinstance(reading, Missing):
                 return reading
@@ -162,7 +162,7 @@ class Host:
         name = posixpath.basename(path)
         folder = posixpath.dirname(path)
         while folder != path and name:
-            if f"list:{folder}" in self._bundle.host_keys(self.name):
+            if self._bundle.asks_of(self.name, f"list:{folder}"):
                 listing = self.listing(folder)
                 if isinstance(listing, Missing):
                     return listing

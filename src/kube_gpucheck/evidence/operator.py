@@ -5,7 +5,8 @@ controllers/clusterpolicy_controller.go (23.9 to 26.7; conditions were added in 
 """
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -87,6 +88,21 @@ class Operator:
         return tuple(sorted(found, key=lambda one: (one.kind, one.name)))
 
     @derived
+    def gpudirect(self) -> dict[str, str]:
+        """The kernel modules that policies ask for, each with the option that does; empty without such a policy.
+
+        Source: ClusterPolicy, spec.driver.rdma.enabled, spec.gds.enabled, spec.gdrcopy.enabled; NVIDIADriver likewise.
+        """
+        found = {}
+        for listed in need(self._lists):
+            for document in listed or ():
+                spec = document.spec or {}
+                for module, path in _GPUDIRECT.items():
+                    if any(_is_enabled(spec, one) for one in path):
+                        found[module] = ".".join(path[0]) + ".enabled"
+        return found
+
+    @derived
     def _lists(self) -> tuple[tuple[PolicyDocument, ...] | None, ...]:
         """The objects of each kind, None where it is not served; a kind that nobody asked for is passed over.
 
@@ -107,6 +123,21 @@ class Operator:
         if not asked and first is not None:
             raise GapError(first)
         return tuple(found)
+
+
+_GPUDIRECT: Final = {
+    "nvidia_peermem": (("driver", "rdma"), ("rdma",)),
+    "nvidia_fs": (("gds",),),
+    "gdrdrv": (("gdrcopy",),),
+}
+"""Kernel modules by where a policy asks for them: first ClusterPolicy's place. Source: api/nvidia/{v1,v1alpha1}."""
+
+
+def _is_enabled(spec: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    part: object = spec
+    for name in path:
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return isinstance(part, Mapping) and part.get("enabled") is True
 
 
 def _policy(kind: str, document: PolicyDocument) -> Policy:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 BUS: Final = "/sys/bus/pci/devices"
 NVIDIA: Final = 0x10DE
 GPU_CLASSES: Final = frozenset({0x0300, 0x0302})
-"""VGA and 3D controllers; NVSwitches are 0680, a GPU's audio function 0403. Source: PCI code and ID assignment."""
+"""VGA and 3D controllers; a GPU's audio function is 0403. Source: PCI code and ID assignment."""
+SWITCH_CLASS: Final = 0x0680
+"""Other bridges: of NVIDIA's, NVSwitches. Source: open-gpu-kernel-modules, kernel-open/nvidia/linux_nvswitch.c."""
 _HEX: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{1,8})\s*")
 
 
@@ -26,6 +28,55 @@ class PciGpu(msgspec.Struct, frozen=True):
     address: str
     device: int
     driver: str | None
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A window of memory through which a function is reached. `number`: of its base address register."""
+
+    number: int
+    assigned: bool
+
+
+def nvidia_switches(host: Host) -> tuple[str, ...]:
+    """Return the addresses of NVIDIA's NVSwitches on the bus, in order.
+
+    Raises:
+        GapError: the bus, or an attribute of a function on it, could not be read.
+    """
+    listing = need(host.listing(BUS))
+    names = () if listing is None else (entry.name for entry in listing.entries)
+    folders = {name: f"{BUS}/{name}" for name in sorted(names)}
+    mine = {name: one for name, one in folders.items() if _number(host, f"{one}/vendor") == NVIDIA}
+    return tuple(name for name, one in mine.items() if _number(host, f"{one}/class") >> 8 == SWITCH_CLASS)
+
+
+def windows(host: Host, address: str) -> Reading[tuple[Window, ...]]:
+    """Return a function's windows of memory, in order of their registers.
+
+    A window is not assigned where the kernel gave it no address, or says that it has none (IORESOURCE_UNSET).
+    Source: sysfs, resource: start, end and flags of one region a line; Linux, include/linux/ioport.h.
+    """
+    path = f"{BUS}/{address}/resource"
+    text = host.file(path)
+    if isinstance(text, Missing):
+        return text
+    lines = (text.value or "").splitlines()[:_REGISTERS]
+    found = []
+    for number, line in enumerate(lines):
+        parsed = _REGION.fullmatch(line)
+        if parsed is None:
+            source = f"nodes/{host.name}/host.json#file:{path}"
+            return Missing(MissingKind.UNPARSABLE, f"{path} on {host.name}: '{line[:40]}' is no region", source)
+        start, flags = int(parsed.group(1), 16), int(parsed.group(2), 16)
+        if flags & _MEMORY:
+            found.append(Window(number, bool(start) and not flags & _UNSET))
+    return Seen(tuple(found))
+
+
+_REGISTERS: Final = 6
+_REGION: Final = re.compile(r"(0x[0-9a-f]{1,16}) 0x[0-9a-f]{1,16} (0x[0-9a-f]{1,16})\s*")
+_MEMORY: Final = 0x200
+_UNSET: Final = 0x20000000
 
 
 def nvidia_gpus(host: Host) -> tuple[PciGpu, ...]:
@@ -70,6 +121,15 @@ def workload_config(node: "Node") -> Reading[str]:
     if isinstance(labels, Missing):
         return Seen("container") if labels.kind is MissingKind.NOT_ASKED else labels
     return Seen(labels.value.get("nvidia.com/gpu.workload.config", "container"))
+
+
+def given_away(node: "Node") -> Reading[str | None]:
+    """Return why a node's GPUs are not the host's to use, None where they are."""
+    config = workload_config(node)
+    if isinstance(config, Missing):
+        return config
+    given = config.value == "vm-passthrough"
+    return Seen("the node's workload type is vm-passthrough: its GPUs are not the host's" if given else None)
 
 
 def off_the_bus(node: "Node") -> str | None:

@@ -515,8 +515,8 @@ class _Kitchen:
 
 
 _KIND: Final = re.compile(r"[a-z][a-z0-9]*(?:\.[a-z0-9][a-z0-9.-]*)?")
-_READ: Final = re.compile(r"(?:file|list|link|stat|exec|nvml):.")
-_VERBS: Final = "file, list, link, stat, exec or nvml"
+_READ: Final = re.compile(r"(?:file|list|link|stat|exec|nvml|cuda):.")
+_VERBS: Final = "file, list, link, stat, exec, nvml or cuda"
 _HOST_FACTS: Final = frozenset({"boot_id", "read_at", "root"})
 _OR_FACTS: Final = "boot_id, read_at or root"
 _ANSWERS: Final = frozenset({"text", "entries", "code", "absent", "error"})
