@@ -23,17 +23,18 @@ from typing import Any, Final
 
 from processes import Cost, cost_of, median, spent_by
 
-from kube_gpucheck.collect import hostnvml
+from kube_gpucheck.collect import hostnvml, hostplaces
 from kube_gpucheck.collect.hostreads import clean_environment
 
+LIBRARIES: Final = tuple(f"{folder}/{hostplaces.NVML_LIBRARY}" for folder in hostplaces.HOST_LIBRARIES)
 FAKE: Final = Path(__file__).resolve().parent.parent / "tests" / "fake_nvml" / "nvml.c"
 
 
 class Sweep:
     """One sweep in a child of its own. `ready_s`: from the first question to the last answer."""
 
-    def __init__(self, candidates: Sequence[str]) -> None:
-        """Make it. Without candidates the loader finds the library."""
+    def __init__(self, candidates: Sequence[str], *, loader: bool) -> None:
+        """Make it. `loader`: the library that the loader finds comes before the candidates."""
         began = time.perf_counter()
         environment = {**clean_environment(), "PYTHONPATH": ":".join(path for path in sys.path if path)}
         worker = [sys.executable, "-S", "-m", "kube_gpucheck.collect.hostworker", "/", "nvml"]
@@ -41,7 +42,7 @@ class Sweep:
             self._child = child
             list(self._ask(["nvml", "nothing"]))  # the interpreter and the package are there once it answers
             asked = time.perf_counter()
-            start = dict(self._ask(["nvml", "start", list(candidates), not candidates, list(hostnvml.SYSTEM)]))
+            start = dict(self._ask(["nvml", "start", list(candidates), loader, list(hostnvml.SYSTEM)]))
             self.gpus = (start.get("nvmlDeviceGetCount_v2") or {}).get("value") or 0
             self.answers = {**start}
             for index in range(self.gpus):
@@ -89,11 +90,11 @@ def compare_with_nvidia_smi(runs: int) -> None:
     if program is None:
         raise SystemExit("there is no nvidia-smi here; --fake needs none")
     command = [program, "-q", "-x"]
-    Sweep([])  # files are in memory from here on
+    Sweep(LIBRARIES, loader=True)  # files are in memory from here on
     cost_of(command)
     sweeps, peers = [], []
     for _ in range(runs):
-        sweeps.append(Sweep([]))
+        sweeps.append(Sweep(LIBRARIES, loader=True))
         peers.append(cost_of(command))
     mine, peer = median([one.cost for one in sweeps]), median(peers)
     ready_s = statistics.median(one.ready_s for one in sweeps)
@@ -118,7 +119,7 @@ def list_calls() -> None:
     """Print every call of the sweep with its duration, the slowest first."""
     hostnvml.TOLD_MS = 0.0  # type: ignore[misc]  # every duration is wanted here, and this process ends soon
     began = time.perf_counter()
-    answers = list(hostnvml.answers(["start", [], True, list(hostnvml.SYSTEM)]))
+    answers = list(hostnvml.answers(["start", list(LIBRARIES), True, list(hostnvml.SYSTEM)]))
     count = next((one["read"].get("value") for one in answers if one.get("key") == "nvmlDeviceGetCount_v2"), 0)  # type: ignore[attr-defined]  # an answer's read
     for index in range(count or 0):
         answers += hostnvml.answers(["gpu", index, False])
@@ -147,7 +148,7 @@ def compare_numbers(runs: int, gpus: int) -> None:
         figures = {}
         for number in (1, gpus):
             behaviour.write_text(f"gpus {number}\n", encoding="ascii")
-            sweeps = [Sweep([str(library)]) for _ in range(runs)]
+            sweeps = [Sweep([str(library)], loader=False) for _ in range(runs)]
             whole = median([one.cost for one in sweeps])
             figures[number] = (whole, statistics.median(one.ready_s for one in sweeps))
     print("| GPUs | from its start (s) | once ready (s) | peak (MiB) |\n| --- | --- | --- | --- |")
