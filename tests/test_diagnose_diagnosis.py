@@ -376,3 +376,11 @@ def test_a_daemonset_is_explained_in_part_by_what_is_wrong_on_some_of_its_nodes(
     )
     assert finding(found, "PLG-003", PLUGIN).partly
     assert not finding(whole, "PLG-003", PLUGIN).is_root
+
+
+def test_the_cure_of_a_host_alone_is_proven_on_the_host() -> None:
+    files = bundle_builders.files(asked={"host": {"gpu-1": ["exec:uname -a"]}})
+    alone = Cluster(memory_bundle("test", files))
+    faulty = [result(DRIVER, fault(DRIVER, ONE))]
+    found = [diagnosed(where, faulty, cause("a", ["DRV-003"])).causes[0].then for where in (alone, cluster("gpu-1"))]
+    assert found == ["gpucheck run --host -k DRV-003 --wait 5m", "gpucheck run -k DRV-003 --wait 5m"]

@@ -250,7 +250,7 @@ class _Diagnostician:
             signs_for=tuple(str(sign) for sign in best.spoke),
             signs_against=(),
             remedy=self._remedy(cause, sorted({subject for _, subject in heads}, key=lambda subject: subject.place)),
-            then=f"gpucheck run -k {self._proof(cause, heads)} --wait 5m",
+            then=self._then(cause, heads),
             interrupts=cause.interrupts,
             references=cause.references,
             gpu_nodes=blocked,
@@ -273,9 +273,14 @@ class _Diagnostician:
                 steps = tuple(_filled(step, word, found[0]) for step in steps)
         return tuple(step for step in steps if not re.search(r"\bRULES\b", step))
 
-    def _proof(self, cause: Cause, heads: list[Key]) -> str:
-        """Return the check that proves the cure: the catalogue's where it is built, else the one that faulted."""
-        return cause.proves if cause.proves in self._judgements.infos else heads[0][0]
+    def _then(self, cause: Cause, heads: list[Key]) -> str:
+        """Return the command that proves the cure: by the catalogue's check where it is built, else the one that faulted.
+
+        Where nothing but hosts was looked at, it looks at the host again.
+        """
+        check = cause.proves if cause.proves in self._judgements.infos else heads[0][0]
+        asked = self._cluster.bundle.manifest.asked
+        return f"gpucheck run{' --host' if asked.host and not asked.api else ''} -k {check} --wait 5m"
 
     def _blocked(self, faults: list[Judgement]) -> tuple[str, ...]:
         """Return the GPU nodes on which these faults keep GPU work from running.
