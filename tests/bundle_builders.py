@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kube_gpucheck.evidence import Cluster, Node
+from kube_gpucheck.evidence.bundle import memory_bundle
+
 MANIFEST: dict[str, Any] = {
     "format": 1,
     "tool": "tests",
@@ -56,3 +59,17 @@ def write(folder: Path, content: Mapping[str, bytes]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     return folder
+
+
+def memory_node(reads: Mapping[str, Any], *, engine: str) -> Node:
+    """Return the one node of a bundle whose host was read so, on a plain distribution."""
+    info = {"kubeletVersion": "v1.36.2", "containerRuntimeVersion": engine}
+    asked = {"api": ["nodes"], "host": {"gpu-0": list(reads)}}
+    content = {
+        "bundle.json": json.dumps({**MANIFEST, "asked": asked}).encode(),
+        "cluster/nodes.json": listed(node(nodeInfo=info)),
+        "nodes/gpu-0/host.json": json.dumps({"format": 1, "reads": dict(reads)}).encode(),
+    }
+    found = Cluster(memory_bundle("test", content)).node_of("gpu-0")
+    assert found is not None
+    return found

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kube_gpucheck.evidence import containerd, crio, toml
-from kube_gpucheck.evidence.containerd import Configuration, Handler, effective, parse
+from kube_gpucheck.evidence.configuration import Configuration, Handler, Origin
+from kube_gpucheck.evidence.containerd import CRI_V1, CRI_V2, effective, parse
 from kube_gpucheck.evidence.toml import ConfigurationError
 
 RUNC = """
@@ -20,28 +21,24 @@ NVIDIA = """
     SystemdCgroup = true
 """
 MAIN = "version = 2\n" + RUNC + NVIDIA
+PLAIN = "/etc/containerd"
 
 
 def names(configuration: Configuration) -> list[str]:
     return [one.name for one in configuration.handlers]
 
 
-def load(release: tuple[int, int] | None, *texts: str) -> Configuration:
+def load(release: tuple[int, ...] | None, *texts: str) -> Configuration:
     return effective(tuple(parse(f"/{place}.toml", text) for place, text in enumerate(texts)), release)
 
 
 def test_a_handler_is_read_with_the_file_that_set_it() -> None:
-    found = load((1, 6), MAIN)
+    (found,) = load((1, 6), MAIN).nvidia
 
-    assert found.nvidia == (
-        Handler(
-            "nvidia",
-            "/usr/bin/nvidia-container-runtime",
-            "io.containerd.runc.v2",
-            systemd_cgroup=True,
-            file="/0.toml",
-        ),
-    )
+    origin = Origin("/0.toml", MAIN, ("plugins", CRI_V2, "containerd", "runtimes", "nvidia"))
+    binary = "/usr/bin/nvidia-container-runtime"
+    assert found == Handler("nvidia", binary, "io.containerd.runc.v2", systemd_cgroup=True, origin=origin)
+    assert str(found.origin) == "/0.toml:6"
 
 
 @pytest.mark.parametrize("release", [(1, 6), (1, 7)])
@@ -49,7 +46,7 @@ def test_in_1_x_a_later_section_takes_the_place_of_the_whole_earlier_one(release
     found = load(release, MAIN, 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nenable_selinux = true\n')
 
     assert names(found) == ["runc"]
-    assert [(one.file, one.winner) for one in found.lost] == [("/0.toml", "/1.toml")]
+    assert [(str(one.origin), str(one.winner)) for one in found.lost] == [("/0.toml:6", "/1.toml:2")]
 
 
 def test_in_1_x_a_drop_in_with_nvidia_alone_leaves_no_default_handler() -> None:
@@ -73,8 +70,8 @@ def test_in_2_x_a_later_program_for_the_same_handler_names_winner_and_loser() ->
 
     found = load((2, 1), MAIN, "version = 2\n" + other)
 
-    assert [(one.file, one.winner, one.instead) for one in found.lost] == [
-        ("/0.toml", "/1.toml", "handler 'nvidia' with /usr/local/nvidia/toolkit/nvidia-container-runtime")
+    assert [(str(one.origin), str(one.winner), one.instead) for one in found.lost] == [
+        ("/0.toml:6", "/1.toml:3", "handler 'nvidia' with /usr/local/nvidia/toolkit/nvidia-container-runtime")
     ]
 
 
@@ -91,27 +88,61 @@ def test_the_section_of_version_2_counts_for_nothing_in_a_file_of_version_3() ->
 
 
 def test_a_file_without_a_version_is_version_1() -> None:
-    text = '[plugins.cri.containerd.runtimes.nvidia]\nruntime_engine = "/usr/bin/nvidia-container-runtime"\n'
+    text = '[plugins.cri.containerd.runtimes.nvidia.options]\nBinaryName = "/usr/bin/nvidia-container-runtime"\n'
 
     assert load((1, 6), text).nvidia[0].binary == "/usr/bin/nvidia-container-runtime"
     assert load((1, 6), MAIN.replace("version = 2\n", "")).nvidia == ()
 
 
+def test_the_engine_of_a_handler_counts_for_the_shim_of_1_x_alone() -> None:
+    text = '[plugins.cri.containerd.runtimes.a]\nruntime_type = "%s"\nruntime_engine = "/nvidia-container-runtime"\n'
+
+    assert [one.name for one in load((1, 6), text % "io.containerd.runtime.v1.linux").nvidia] == ["a"]
+    assert load((1, 6), text % "io.containerd.runc.v2").nvidia == ()
+
+
 def test_the_deprecated_default_runtime_is_the_default_handler() -> None:
     text = (
-        '[plugins.cri.containerd.default_runtime]\nruntime_type = "io.containerd.runc.v1"\n'
+        '[plugins.cri.containerd.default_runtime]\nruntime_type = "io.containerd.runtime.v1.linux"\n'
         'runtime_engine = "/usr/bin/nvidia-container-runtime"\n'
     )
 
     assert load((1, 6), text).default_is_nvidia
 
 
-def test_versions_2_and_3_side_by_side_are_left_to_the_program_from_2_0_to_2_2() -> None:
-    three = NVIDIA.replace("grpc.v1.cri", "cri.v1.runtime")
+def test_of_versions_2_and_3_side_by_side_2_0_to_2_2_take_the_last_ones() -> None:
+    three = "version = 3\n" + NVIDIA.replace("grpc.v1.cri", "cri.v1.runtime")
+    two = "version = 2\n" + NVIDIA.replace("nvidia]", "other]").replace("nvidia.options", "other.options")
 
-    with pytest.raises(ConfigurationError, match="containerd config dump"):
-        load((2, 1), "version = 2\n" + RUNC, "version = 3\n" + three)
-    assert names(load((2, 3), "version = 3\n", "version = 2\n" + NVIDIA)) == ["nvidia", "runc"]
+    assert names(load((2, 1), two, three)) == ["nvidia", "runc"]
+    assert names(load((2, 1), three, two)) == ["nvidia", "runc"]
+    assert names(load((2, 3), three, two)) == ["nvidia", "other", "runc"]
+    assert names(load((2, 1), two, two)) == ["other", "runc"]
+
+
+def test_what_is_written_for_another_version_is_undone_by_the_line_that_says_the_version() -> None:
+    found = load((1, 6), "version = 2\n" + RUNC, "version = 1\n" + NVIDIA)
+
+    winners = {one.setting.key[-1]: str(one.winner) for one in found.undone if "nvidia" in one.setting.key}
+    assert names(found) == ["runc"]
+    assert winners == dict.fromkeys(("runtime_type", "BinaryName", "SystemdCgroup"), "/1.toml:1")
+
+
+def test_every_setting_knows_its_line_and_what_it_undid() -> None:
+    found = load((1, 6), 'version = 2\nroot = "/a"\n' + RUNC, 'version = 2\nroot = "/b"\n')
+
+    assert [(str(one.origin), one.value) for one in found.settings if one.key == ("root",)] == [("/1.toml:2", "/b")]
+    (undone,) = found.undone
+    assert (str(undone.setting.origin), undone.setting.value) == ("/0.toml:2", "/a")
+    assert (str(undone.winner), undone.instead) == ("/1.toml:2", "/b")
+
+
+def test_a_replaced_section_undoes_what_the_new_one_does_not_say() -> None:
+    found = load((1, 6), MAIN, f'version = 2\n[plugins."{CRI_V2}"]\nenable_selinux = true\n')
+
+    lost = {".".join(one.setting.key[4:]): one.instead for one in found.undone}
+    assert lost["nvidia.options.BinaryName"] is None
+    assert {str(one.winner) for one in found.undone} == {"/1.toml:2"}
 
 
 def test_without_a_release_both_rules_must_agree() -> None:
@@ -123,18 +154,33 @@ def test_without_a_release_both_rules_must_agree() -> None:
 @pytest.mark.parametrize(
     ("release", "texts", "reason"),
     [
-        ((1, 7), ("version = 3\n",), "/0.toml has version 3, containerd 1.7 reads up to 2"),
-        ((2, 2), ("version = 4\n",), "/0.toml has version 4, containerd 2.2 reads up to 3"),
+        ((1, 6, 31), ("version = 3\n",), None),
+        ((1, 6, 32), ("version = 3\n",), "/0.toml:1 has version 3, containerd 1.6.32 reads up to 2"),
+        ((1, 7, 17), ("version = 3\n",), "/0.toml:1 has version 3, containerd 1.7.17 reads up to 2"),
+        ((1, 7, 17), ("version = 3\n", "version = 2\n"), None),
+        ((2, 2), ("version = 4\n",), "/0.toml:1 has version 4, containerd 2.2 reads up to 3"),
+        ((2, 3), ("version = 3\n", "version = 4\n"), "/1.toml:1 has version 4, more than the 3 of /0.toml"),
+        (
+            (1, 7),
+            ('disabled_plugins = ["cri"]\n', "version = 2\n"),
+            "/0.toml:1 has 'cri' in disabled_plugins, a name of version 1 beside version 2",
+        ),
+        ((2, 1), ('disabled_plugins = ["cri"]\n', "version = 2\n"), None),
+        (
+            (2, 1),
+            ("\ufeffversion = 2\n",),
+            "/0.toml:1 begins with a byte order mark, which containerd 2.1 takes for no TOML",
+        ),
         (
             (1, 6),
             ("version = 2\n", "[plugins.cri]\n"),
-            "/1.toml has plugin 'cri' of version 1 beside files of version 2",
+            "/1.toml:1 has plugin 'cri' of version 1 beside files of version 2",
         ),
         ((2, 3), ("version = 4\n",), None),
     ],
 )
 def test_files_that_a_release_refuses_are_said(
-    release: tuple[int, int], texts: tuple[str, ...], reason: str | None
+    release: tuple[int, ...], texts: tuple[str, ...], reason: str | None
 ) -> None:
     assert load(release, *texts).refused == reason
 
@@ -190,6 +236,8 @@ def test_a_dump_names_its_files() -> None:
 
 def test_a_disabled_cri_plugin_is_seen_under_each_of_its_names() -> None:
     assert load((1, 6), 'disabled_plugins = ["cri"]\n').cri_disabled
+    assert not load((1, 6), f'disabled_plugins = ["{CRI_V2}"]\n').cri_disabled
+    assert load((2, 1), f'disabled_plugins = ["{CRI_V1}"]\n').cri_disabled
     assert load((1, 6), 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n').cri_disabled
     assert not load((1, 6), 'version = 2\ndisabled_plugins = ["io.containerd.snapshotter.v1.zfs"]\n').cri_disabled
 
@@ -226,7 +274,25 @@ def test_a_star_never_crosses_a_folder() -> None:
     assert containerd.matches("/etc/containerd/conf.d/*.toml", "/etc/containerd/conf.d/99-nvidia.toml")
     assert not containerd.matches("/etc/containerd/conf.d/*.toml", "/etc/containerd/config.d/99-nvidia.toml")
     assert not containerd.matches("/etc/containerd/*.toml", "/etc/containerd/conf.d/99-nvidia.toml")
-    assert containerd.import_pattern("/etc/containerd/config.toml", "conf.d/*.toml") == "/etc/containerd/conf.d/*.toml"
+
+
+@pytest.mark.parametrize(
+    ("release", "folder"),
+    [
+        ((1, 6, 28), ""),
+        ((1, 6, 29), "/etc/containerd"),
+        ((1, 7, 15), ""),
+        ((1, 7, 16), "/etc/containerd"),
+        (None, "/etc/containerd"),
+    ],
+)
+def test_a_relative_glob_begins_where_the_service_runs_until_it_begins_at_its_file(
+    release: tuple[int, ...] | None, folder: str
+) -> None:
+    assert (
+        containerd.import_pattern("/etc/containerd/config.toml", "conf.d/*.toml", release) == f"{folder}/conf.d/*.toml"
+    )
+    assert containerd.import_pattern("/etc/containerd/config.toml", "../a.toml", release) == "/etc/a.toml"
 
 
 def test_a_later_file_of_cri_o_wins_key_by_key() -> None:
@@ -240,8 +306,8 @@ def test_a_later_file_of_cri_o_wins_key_by_key() -> None:
 
     assert names(found) == ["crun", "nvidia", "runc"]
     assert found.default == "crun"
-    assert [(one.file, one.winner) for one in found.lost] == [
-        ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/10-crun.conf")
+    assert [(str(one.origin), str(one.winner)) for one in found.lost] == [
+        ("/etc/crio/crio.conf:2", "/etc/crio/crio.conf.d/10-crun.conf:2")
     ]
 
 

@@ -401,12 +401,13 @@ def test_a_time_is_read_as_tools_write_it(written: str, read: str | None) -> Non
 @pytest.mark.parametrize(
     ("printed", "release"),
     [
-        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", (1, 6)),
-        ("1.7.20-k3s1", (1, 7)),
-        ("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7", (2, 1)),
+        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", (1, 6, 20)),
+        ("1.7.20-k3s1", (1, 7, 20)),
+        ("1.7", (1, 7)),
+        ("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7", (2, 1, 4)),
         ("Unknown", None),
         ("", None),
     ],
 )
-def test_a_release_is_read_as_engines_print_it(printed: str, release: tuple[int, int] | None) -> None:
+def test_a_release_is_read_as_engines_print_it(printed: str, release: tuple[int, ...] | None) -> None:
     assert release_in(printed) == release

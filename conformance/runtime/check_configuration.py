@@ -2,7 +2,7 @@
 
 from kube_gpucheck.evidence import Node
 from kube_gpucheck.evidence.bundle import Entry
-from kube_gpucheck.evidence.containerd import Configuration, Handler
+from kube_gpucheck.evidence.configuration import Configuration, Handler
 from kube_gpucheck.evidence.engine import EngineKind, not_asked
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Reading, Seen, Severity
@@ -77,10 +77,10 @@ def check_nothing_overrides_the_handler(node: Node) -> None:
     if files.lost:
         lost = files.lost[0]
         fault(
-            seen="; ".join(f"{one.file} sets {one.setting}; {one.winner} wins: {one.instead}" for one in files.lost),
-            means=f"{lost.winner} is read after {lost.file} and takes its setting's place",
-            remedy=f"keep the settings for NVIDIA in {lost.winner} alone, check with 'containerd config dump', then "
-            f"'{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-007'",
+            seen="; ".join(f"{one.origin} sets {one.setting}; {one.winner} wins: {one.instead}" for one in files.lost),
+            means=f"{lost.winner.path} is read after {lost.origin.path} and takes its setting's place",
+            remedy=f"keep the settings for NVIDIA in {lost.winner.path} alone, check with 'containerd config dump', "
+            f"then '{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-007'",
         )
     stray = known(node.runtime.stray_drop_ins, "the drop-in files")
     if stray:

@@ -1,7 +1,7 @@
 """Runtime layer: the engine runs, and runs with what its configuration says."""
 
 from kube_gpucheck.evidence import Node
-from kube_gpucheck.evidence.containerd import Handler
+from kube_gpucheck.evidence.configuration import Handler
 from kube_gpucheck.evidence.engine import not_asked
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Seen, Severity

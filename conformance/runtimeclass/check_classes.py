@@ -3,7 +3,7 @@
 from typing import NoReturn
 
 from kube_gpucheck.evidence import Cluster, Node
-from kube_gpucheck.evidence.containerd import names_nvidia
+from kube_gpucheck.evidence.configuration import names_nvidia
 from kube_gpucheck.evidence.documents import RuntimeClassDocument
 from kube_gpucheck.evidence.engine import not_asked
 from kube_gpucheck.judging import check, fault, known, not_applicable

@@ -1,7 +1,7 @@
 """RuntimeClass layer: what needs the driver runs where it is given it."""
 
 from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod, workload
-from kube_gpucheck.evidence.containerd import names_nvidia
+from kube_gpucheck.evidence.configuration import names_nvidia
 from kube_gpucheck.evidence.delivery import Mode, gives_driver
 from kube_gpucheck.evidence.runtime import class_is_nvidia
 from kube_gpucheck.judging import check, fault, known, not_applicable

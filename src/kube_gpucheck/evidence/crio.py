@@ -3,10 +3,11 @@
 Source: CRI-O documentation, crio.conf(5) and crio.conf.d(5) (upstream-facts, section 5). Reads no host.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from kube_gpucheck.evidence.containerd import Configuration, Handler, Lost
-from kube_gpucheck.evidence.toml import as_table, load_toml, strings
+from kube_gpucheck.evidence.configuration import Configuration, Handler, Lost, Origin, Setting, Undone, names_nvidia
+from kube_gpucheck.evidence.toml import as_table, load_toml, strings, text_of
 
 MAIN: Final = "/etc/crio/crio.conf"
 DROP_INS: Final = "/etc/crio/crio.conf.d"
@@ -19,27 +20,35 @@ def effective(files: tuple[tuple[str, str], ...]) -> Configuration:
         ConfigurationError: one is no TOML, or a field has a wrong type.
     """
     handlers: dict[str, Handler] = {}
-    default, default_file = "", ""
+    default, default_origin = "", Origin("")
     folders: tuple[str, ...] | None = None
     lost: list[Lost] = []
+    settings: dict[tuple[str, ...], Setting] = {}
+    undone: list[Undone] = []
     for path, text in files:
+        for key, value in _leaves(load_toml(path, text)):
+            now = Setting(key, value, Origin(path, text, key))
+            if key in settings:
+                undone.append(Undone(settings[key], now.origin, value))
+            settings[key] = now
         runtime = as_table(as_table(load_toml(path, text).get("crio"), path).get("runtime"), path)
         for name, value in as_table(runtime.get("runtimes"), f"{path}: runtimes").items():
             fields = as_table(value, f"{path}: runtimes.{name}")
             before = handlers.get(name)
-            binary = str(fields.get("runtime_path") or "") or (before.binary if before else None)
-            kind = str(fields.get("runtime_type") or "") or (before.runtime_type if before else "oci")
-            now = Handler(name, binary, kind, None, path)
-            if before is not None and before.is_nvidia and before.binary != now.binary:
-                instead = f"handler '{name}' with {now.binary or 'no runtime_path'}"
+            binary = text_of(fields, "runtime_path", path) or (before.binary if before else None)
+            kind = text_of(fields, "runtime_type", path) or (before.runtime_type if before else "oci")
+            origin = Origin(path, text, ("crio", "runtime", "runtimes", name))
+            if before is not None and before.origin is not None and before.is_nvidia and before.binary != binary:
+                instead = f"handler '{name}' with {binary or 'no runtime_path'}"
                 what = f"handler '{name}' with {before.binary or 'no runtime_path'}"
-                lost.append(Lost(what, before.file or path, path, instead))
-            handlers[name] = now
-        said = str(runtime.get("default_runtime") or "")
+                lost.append(Lost(what, before.origin, origin, instead))
+            handlers[name] = Handler(name, binary, kind, None, origin)
+        said = text_of(runtime, "default_runtime", path) or ""
         if said:
-            if "nvidia" in default and said != default:
-                lost.append(Lost(f"default runtime '{default}'", default_file, path, f"default runtime '{said}'"))
-            default, default_file = said, path
+            origin = Origin(path, text, ("crio", "runtime", "default_runtime"))
+            if names_nvidia(default) and said != default:
+                lost.append(Lost(f"default runtime '{default}'", default_origin, origin, f"default runtime '{said}'"))
+            default, default_origin = said, origin
         if "cdi_spec_dirs" in runtime:
             folders = strings(runtime["cdi_spec_dirs"], f"{path}: cdi_spec_dirs")
     # the built-in default is crun since CRI-O 1.31 and runc before: both are there without being written down
@@ -52,4 +61,14 @@ def effective(files: tuple[tuple[str, str], ...]) -> Configuration:
         folders,
         files=tuple(path for path, _ in files),
         lost=tuple(lost),
+        settings=tuple(settings[key] for key in sorted(settings)),
+        undone=tuple(undone),
     )
+
+
+def _leaves(table: Mapping[str, object], key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*key, name))
+        else:
+            yield (*key, name), value

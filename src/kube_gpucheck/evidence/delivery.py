@@ -9,7 +9,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from kube_gpucheck.evidence.containerd import names_nvidia
+from kube_gpucheck.evidence.configuration import names_nvidia
 from kube_gpucheck.evidence.documents import Container, RuntimeClassDocument
 from kube_gpucheck.evidence.engine import Distribution, EngineKind, not_asked
 from kube_gpucheck.evidence.readings import attempt, derived, need

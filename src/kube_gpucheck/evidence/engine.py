@@ -110,7 +110,7 @@ _BY_LABEL: Final = (
     ("cloud.google.com/gke-nodepool", Distribution.GKE),
     ("eks.amazonaws.com/nodegroup", Distribution.EKS),
 )
-_VERSION: Final = re.compile(r"\bv?(\d{1,4})\.(\d{1,4})(?:\.\d|\b)")
+_VERSION: Final = re.compile(r"\bv?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?\b")
 _NO_ANSWER: Final = re.compile(
     r"connect: (?:no such file or directory|connection refused)|connection refused|DeadlineExceeded|"
     r"deadline exceeded|no such host|unknown service runtime\.|validate service connection|code = Unavailable|"
@@ -178,8 +178,8 @@ class Engine:
         return next((kind for kind in EngineKind if kind.value == name), EngineKind.OTHER)
 
     @derived
-    def release(self) -> tuple[int, int] | None:
-        """Major and minor number of the engine's version, None if the kubelet does not know it and nobody else does.
+    def release(self) -> tuple[int, ...] | None:
+        """The numbers of the engine's version, two or three, None if the kubelet does not know it and nobody else does.
 
         Source: status.nodeInfo.containerRuntimeVersion; where that says Unknown, `containerd --version` on a host
         whose engine is not embedded.
@@ -335,10 +335,10 @@ class Engine:
         return None if not found else str(found[-1])[:300]
 
 
-def release_in(text: str) -> tuple[int, int] | None:
-    """Return the first version's major and minor number in a text, None if there is none (`containerd://Unknown`)."""
+def release_in(text: str) -> tuple[int, ...] | None:
+    """Return the numbers of the first version in a text, two or three, None if there is none (`Unknown`)."""
     found = _VERSION.search(text)
-    return (int(found[1]), int(found[2])) if found else None
+    return tuple(int(one) for one in found.groups() if one) if found else None
 
 
 _SYSTEMD: Final = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(.*)")

@@ -13,13 +13,14 @@ import msgspec
 
 from kube_gpucheck.evidence import containerd, crio
 from kube_gpucheck.evidence.cdi import Cdi
-from kube_gpucheck.evidence.containerd import Configuration, File, Handler
+from kube_gpucheck.evidence.configuration import Configuration, Handler, names_nvidia
+from kube_gpucheck.evidence.containerd import File
 from kube_gpucheck.evidence.delivery import setting
 from kube_gpucheck.evidence.engine import PLAIN_CONFIGURATION, TEMPLATES, Engine, EngineKind, moment, not_asked
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.stack import Component
-from kube_gpucheck.evidence.toml import ConfigurationError
+from kube_gpucheck.evidence.toml import ConfigurationError, UndecidedError
 from kube_gpucheck.evidence.toolkit import Toolkit
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
@@ -44,13 +45,12 @@ LIBRARY_FOLDERS: Final = (
     "lib/aarch64-linux-gnu",
 )
 """Where the toolkit looks below a driver root. Source: nvidia-container-toolkit, internal/lookup/library.go."""
-_DEFAULT_IMPORTS_SINCE: Final = (2, 2)
+_WHOLE_DUMP_SINCE: Final = (2, 0, 6)
 _CDI_SINCE: Final = (1, 7)
 _CDI_DEFAULT_SINCE: Final = (2, 0)
 _REFUSED: Final = re.compile(
     r'no runtime for \\*"([^"\\]{1,200})\\*" is configured|failed to find runtime handler (\S{1,200})'
 )
-_LISTS: Final = re.compile(r"[*?\[]")
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -75,6 +75,13 @@ class Template(msgspec.Struct, frozen=True):
     def keeps_nvidia(self) -> bool:
         """Whether a handler that the distribution detects, or one of its own, survives the next rendering."""
         return "nvidia" in self.text or re.search(r'\{\{-?\s*template\s+"base"', self.text) is not None
+
+
+class _Loading(msgspec.Struct, frozen=True):
+    """How far containerd's loader comes. `refused`: why it gives up, None if it does not."""
+
+    files: tuple[File, ...] = ()
+    refused: str | None = None
 
 
 class Runtime:
@@ -104,74 +111,121 @@ class Runtime:
     def configuration(self) -> Configuration:
         """What the engine's files come to: as `containerd config dump` merges them, else by its release's own rule.
 
-        The dump counts where it is of the engine's own files; RKE2, K3s, k0s and MicroK8s have others.
+        The dump counts where it is of the engine's own files, and whole; RKE2, K3s, k0s and MicroK8s have others. Of
+        files of version 1 or 2 containerd before 2.0.6 prints less than it reads.
         """
         if need(self.engine.kind) is EngineKind.CONTAINERD:
             path = need(self.engine.configuration_path)
             if path == PLAIN_CONFIGURATION or f"file:{path}" not in self.host.keys("file:"):
                 printed = self.host.command(DUMP)
                 command = None if not_asked(printed) else need(printed)
-                if command is not None:
+                if command is not None and command.status in {None, 0} and not self._dump_leaves_out():
                     found = self._dumped(command.text)
                     if path == PLAIN_CONFIGURATION or path in found.files:
                         return found
         return need(self.files)
 
+    def _dump_leaves_out(self) -> bool:
+        release = self.engine.release
+        return isinstance(release, Seen) and release.value is not None and (2, 0) <= release.value < _WHOLE_DUMP_SINCE
+
     def _dumped(self, text: str) -> Configuration:
         try:
             return containerd.dumped(text)
         except ConfigurationError as error:
-            raise self._unparsable(error) from error
+            raise self._unparsable(str(error)) from error
 
     @derived
     def files(self) -> Configuration:
-        """What the engine's files come to, worked out from the files alone, each handler with the file that set it."""
+        """What the engine's files come to, worked out from the files alone, each setting with the line that made it."""
+        kind = need(self.engine.kind)
         try:
-            match need(self.engine.kind):
-                case EngineKind.CONTAINERD:
-                    return containerd.effective(need(self.containerd_files), need(self.engine.release))
-                case EngineKind.CRI_O:
-                    return crio.effective(need(self._crio_files))
-                case EngineKind.OTHER:
-                    pass
+            if kind is EngineKind.CONTAINERD:
+                return containerd.effective(need(self.containerd_files), need(self.engine.release))
+            if kind is EngineKind.CRI_O:
+                return crio.effective(need(self._crio_files))
         except ConfigurationError as error:
-            raise self._unparsable(error) from error
+            raise self._unparsable(str(error)) from error
         reason = f"the engine of {self.node.name} is neither containerd nor CRI-O; its files are not read"
         raise GapError(Missing(MissingKind.NOT_ASKED, reason, "cluster/nodes.json"))
 
     @derived
+    def refusal(self) -> str | None:
+        """Why the engine would not start with its files as they are, None if it would. Names file and line."""
+        if need(self.engine.kind) is not EngineKind.CONTAINERD:
+            return need(self.files).refused
+        loading = need(self._loading)
+        if loading.refused is not None:
+            return loading.refused
+        try:
+            return containerd.effective(loading.files, need(self.engine.release)).refused
+        except UndecidedError as error:
+            raise self._unparsable(str(error)) from error
+        except ConfigurationError as error:
+            return str(error)
+
+    @derived
     def containerd_files(self) -> tuple[File, ...]:
         """The files of containerd in the order of loading: the main one, then imports, breadth first."""
-        main = need(self.engine.configuration_path)
-        release = need(self.engine.release)
+        loading = need(self._loading)
+        if loading.refused is not None:
+            raise self._unparsable(loading.refused)
+        return loading.files
+
+    @derived
+    def _loading(self) -> "_Loading":
+        """The files of containerd as its loader goes through them, and why it gives up, if it does.
+
+        Without the main file nothing is loaded, whatever stands in the drop-in folder that 2.2 and later print.
+        """
+        main, release = need(self.engine.configuration_path), need(self.engine.release)
         found: dict[str, File] = {}
-        text = need(self.host.file(main))
-        if text is None:
-            defaults = release is not None and release >= _DEFAULT_IMPORTS_SINCE and main == PLAIN_CONFIGURATION
-            pending = [f"{DROP_INS[0]}/*.toml"] if defaults else []
-        else:
-            found[main] = self._parsed(main, text)
-            pending = [containerd.import_pattern(main, one) for one in found[main].imports]
+        pending = [main]
         while pending:
-            for path in need(self._expanded(pending.pop(0))):
-                if path in found:
-                    continue
-                text = need(self.host.file(path))
+            path = pending.pop(0)
+            if path in found:
+                continue
+            try:
+                text = need(self._text_of(path))
+                if text is None and path == main:
+                    break
                 if text is None:
-                    continue
-                found[path] = self._parsed(path, text)
-                pending += [containerd.import_pattern(path, one) for one in found[path].imports]
-        return tuple(found.values())
+                    return _Loading(tuple(found.values()), f"{path} is imported, and there is no such file")
+                found[path] = containerd.parse(path, text)
+            except UndecidedError as error:
+                raise self._unparsable(str(error)) from error
+            except ConfigurationError as error:
+                return _Loading(tuple(found.values()), str(error))
+            for written in found[path].imports:
+                pattern = containerd.import_pattern(path, written, release)
+                pending += need(self._expanded(pattern)) if containerd.is_glob(pattern) else (pattern,)
+        return _Loading(tuple(found.values()))
+
+    def _text_of(self, path: str) -> Reading[str | None]:
+        """Return a file's whole text, None if it is not there.
+
+        Raises:
+            ConfigurationError: it is a folder, which no engine reads.
+        """
+        reading = self.host.read(f"file:{path}")
+        if isinstance(reading, Missing):
+            entry = self.host.entry(path)
+            if isinstance(entry, Seen) and entry.value is not None and entry.value.type == "dir":
+                msg = f"{path}: it is a folder, expected a file"
+                raise ConfigurationError(msg)
+            return reading
+        if reading.value.truncated:
+            source = f"nodes/{self.node.name}/host.json#file:{path}"
+            return Missing(MissingKind.UNPARSABLE, f"{path} was not read whole: it is longer than any real one", source)
+        return self.host.file(path)
 
     def _expanded(self, pattern: str) -> Reading[tuple[str, ...]]:
-        """Return the files that an import means, in order of name: those listed, else those that were read.
+        """Return the files that a glob means, in order of name: those listed, else those that were read.
 
         A folder that the one above it does not hold has none.
         """
 
         def derive() -> tuple[str, ...]:
-            if not _LISTS.search(pattern):
-                return (pattern,)
             folder = posixpath.dirname(pattern)
             listing = self.host.listing(folder)
             if not not_asked(listing):
@@ -227,16 +281,10 @@ class Runtime:
         try:
             return containerd.parse(path, text).mentions_nvidia()
         except ConfigurationError as error:
-            raise self._unparsable(error) from error
+            raise self._unparsable(str(error)) from error
 
-    def _parsed(self, path: str, text: str) -> File:
-        try:
-            return containerd.parse(path, text)
-        except ConfigurationError as error:
-            raise self._unparsable(error) from error
-
-    def _unparsable(self, error: ConfigurationError) -> GapError:
-        return GapError(Missing(MissingKind.UNPARSABLE, str(error), f"nodes/{self.node.name}/host.json"))
+    def _unparsable(self, reason: str) -> GapError:
+        return GapError(Missing(MissingKind.UNPARSABLE, reason, f"nodes/{self.node.name}/host.json"))
 
     def _known_below(self, folder: str) -> tuple[str, ...]:
         return tuple(
@@ -574,7 +622,7 @@ def class_is_nvidia(cluster: "Cluster", name: str, nodes: "tuple[Node, ...]") ->
         found = next((one for one in need(cluster.runtime_classes) if one.metadata.name == name), None)
         if found is None:
             return None
-        if containerd.names_nvidia(found.handler):
+        if names_nvidia(found.handler):
             return True
         for node in nodes:
             handler = need(node.runtime.configuration).find(found.handler)

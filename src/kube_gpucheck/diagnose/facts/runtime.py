@@ -6,7 +6,7 @@ from typing import Final
 from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Node
-from kube_gpucheck.evidence.containerd import Handler, names_nvidia
+from kube_gpucheck.evidence.configuration import Handler, names_nvidia
 from kube_gpucheck.evidence.delivery import Mode
 from kube_gpucheck.evidence.engine import Distribution, EngineKind
 from kube_gpucheck.evidence.readings import need
