@@ -7,6 +7,31 @@ from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Seen, Severity
 
 
+@check("RTM-001", layer=Layer.RUNTIME, severity=Severity.CRITICAL)
+def check_engine_of_the_kubelet_is_the_one_configured(node: Node) -> None:
+    """The engine that the kubelet talks to is the one that was configured for NVIDIA.
+
+    Judged where an engine has a handler for NVIDIA: the kubelet's own, by its files and its answer, or another one
+    (Docker, the system's containerd beside an embedded one, CRI-O). That no engine has one is RTM-003's.
+    """
+    if not known(node.deliveries.by_handler, "how GPUs reach this node's containers"):
+        not_applicable("this node's containers get their GPUs without a handler of the engine")
+    if known(node.runtime.handler_in_files, "the engine's effective configuration"):
+        return
+    elsewhere = known(node.runtime.told_elsewhere, "the files of other engines")
+    if not elsewhere:
+        not_applicable("no engine of this node was told of NVIDIA; RTM-003 judges that")
+    version = known(node.object, "the node").status.node_info.container_runtime_version
+    path = known(node.runtime.engine.configuration_path, "where the engine's main file lies")
+    endpoint = known(node.runtime.engine.endpoint, "the kubelet's endpoint")
+    fault(
+        seen=f"{', '.join(elsewhere)} names the NVIDIA runtime; the kubelet talks to {version}"
+        f"{f' at {endpoint}' if endpoint else ''}, which reads {path} and has no handler for NVIDIA",
+        means="another container engine was configured than the one that runs Kubernetes' containers",
+        remedy=f"{node.runtime.engine.configure}; confirm with 'gpucheck run -k RTM-001'",
+    )
+
+
 @check("RTM-005", layer=Layer.RUNTIME, severity=Severity.CRITICAL, after=("RTM-003", "RTM-017"))
 def check_running_engine_has_loaded_its_configuration(node: Node) -> None:
     """The running engine has loaded the handler for NVIDIA that its configuration has.
@@ -51,11 +76,7 @@ def check_engine_answers_for_cri(node: Node) -> None:
             remedy=f"read 'journalctl -u {_unit(node)} -n 50', mend what it names, then "
             f"'{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-017'",
         )
-    files = node.runtime.configuration
-    if not_asked(files):
-        return
-    configuration = known(files, "the engine's configuration")
-    reason = "its CRI plugin is in disabled_plugins" if configuration.cri_disabled else configuration.refused
+    reason = _why_the_next_start_fails(node)
     if reason is not None:
         fault(
             seen=f"the engine answers ({answer.how}), but in its configuration on disk {reason}",
@@ -66,6 +87,17 @@ def check_engine_answers_for_cri(node: Node) -> None:
         )
 
 
+def _why_the_next_start_fails(node: Node) -> str | None:
+    if not_asked(node.runtime.configuration):
+        return None
+    if not not_asked(node.runtime.refusal):
+        refusal = known(node.runtime.refusal, "whether the engine would start with its files")
+        if refusal is not None:
+            return refusal
+    configuration = known(node.runtime.configuration, "the engine's configuration")
+    return "its CRI plugin is in disabled_plugins" if configuration.cri_disabled else None
+
+
 def _file_of(node: Node, handler: Handler) -> str:
     files = node.runtime.files
     found = files.value.find(handler.name) if isinstance(files, Seen) else None
@@ -73,12 +105,12 @@ def _file_of(node: Node, handler: Handler) -> str:
 
 
 def _why_silent(node: Node) -> str:
-    configuration, complaint = node.runtime.configuration, node.runtime.engine.complaint
+    configuration, complaint, refusal = node.runtime.configuration, node.runtime.engine.complaint, node.runtime.refusal
+    if isinstance(refusal, Seen) and refusal.value is not None:
+        return f"the engine refuses its configuration: {refusal.value}"
     if isinstance(configuration, Seen):
         if configuration.value.cri_disabled:
             return "the part of the engine that Kubernetes talks to is disabled (disabled_plugins)"
-        if configuration.value.refused is not None:
-            return f"the engine refuses its configuration: {configuration.value.refused}"
         if configuration.value.find(configuration.value.default) is None:
             return f"the default runtime '{configuration.value.default}' is no handler, so the CRI plugin does not load"
     if isinstance(complaint, Seen) and complaint.value is not None:

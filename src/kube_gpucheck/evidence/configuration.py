@@ -95,7 +95,9 @@ class Configuration(msgspec.Struct, frozen=True):
     if not said. `cri_disabled`: whether the plugin that the kubelet talks to is switched off. `version`: the one by
     which the engine reads its files. `files`: those that were
     read, in the order in which the engine reads them. `lost`: settings for NVIDIA that were undone. `refused`: why this
-    release would not start with these files, None if it would. `nri_disabled`: None if not said. `settings`: every
+    release would not start with these files, None if it would. `nri_disabled`, and
+    `labels_containers` (for SELinux): None if not said. `systemd_cgroups`: for an engine with one cgroup driver for all
+    handlers, whether it is systemd's; None where each handler has its own. `settings`: every
     value that counts, and `undone`: every one that does not, both empty where the files were not read one by one.
     """
 
@@ -109,6 +111,8 @@ class Configuration(msgspec.Struct, frozen=True):
     lost: tuple[Lost, ...] = ()
     refused: str | None = None
     nri_disabled: bool | None = None
+    labels_containers: bool | None = None
+    systemd_cgroups: bool | None = None
     settings: tuple[Setting, ...] = ()
     undone: tuple[Undone, ...] = ()
 

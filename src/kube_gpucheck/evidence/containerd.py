@@ -565,6 +565,7 @@ def _configuration(part: Table, plugins: Table, where: str, *, is_1x: bool) -> C
         enable if isinstance(enable, bool) else None,
         None if folders is None else strings(folders, f"{where}: cdi_spec_dirs"),
         nri_disabled=nri if isinstance(nri, bool) else None,
+        labels_containers=part.get("enable_selinux") is True,
     )
 
 

@@ -61,9 +61,17 @@ def effective(files: tuple[tuple[str, str], ...]) -> Configuration:
         folders,
         files=tuple(path for path, _ in files),
         lost=tuple(lost),
+        nri_disabled=_said(settings, "crio", "nri", "enable_nri") is False,
+        labels_containers=_said(settings, "crio", "runtime", "selinux") is True,
+        systemd_cgroups=_said(settings, "crio", "runtime", "cgroup_manager") in {None, "systemd"},
         settings=tuple(settings[key] for key in sorted(settings)),
         undone=tuple(undone),
     )
+
+
+def _said(settings: Mapping[tuple[str, ...], Setting], *key: str) -> object:
+    found = settings.get(key)
+    return None if found is None else found.value
 
 
 def _leaves(table: Mapping[str, object], key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

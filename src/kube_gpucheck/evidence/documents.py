@@ -444,11 +444,18 @@ class RuntimeClassScheduling(Document, frozen=True):
     tolerations: tuple[Toleration, ...] | None = None
 
 
+class RuntimeClassOverhead(Document, frozen=True):
+    """What each pod of a class is counted for beside what it asks for."""
+
+    pod_fixed: Mapping[str, str] | None = None
+
+
 class RuntimeClassDocument(Document, frozen=True):
     """A RuntimeClass."""
 
     metadata: Metadata
     handler: str
+    overhead: RuntimeClassOverhead | None = None
     scheduling: RuntimeClassScheduling | None = None
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kube_gpucheck.evidence.node import Node
 
 CRICTL: Final = "crictl info"
+PROCESSES: Final = "ps -e -o args="
+"""The command lines of kubelet and engines, as far as they say paths, sockets and the cgroup driver."""
 
 
 class EngineKind(enum.Enum):
@@ -26,6 +28,7 @@ class EngineKind(enum.Enum):
 
     CONTAINERD = "containerd"
     CRI_O = "cri-o"
+    DOCKER = "docker"
     OTHER = "another engine"
 
 
@@ -78,6 +81,7 @@ TEMPLATES: Final = {
 }
 """The files, beside the configuration, from which it is written anew at each start."""
 
+PLAIN_SOCKET: Final = "/run/containerd/containerd.sock"
 _SOCKET: Final = {
     Distribution.RKE2: "/run/k3s/containerd/containerd.sock",
     Distribution.K3S: "/run/k3s/containerd/containerd.sock",
@@ -109,6 +113,13 @@ _BY_LABEL: Final = (
     ("node.openshift.io/os_id", Distribution.OPENSHIFT),
     ("cloud.google.com/gke-nodepool", Distribution.GKE),
     ("eks.amazonaws.com/nodegroup", Distribution.EKS),
+)
+KUBELET_CONFIGURATIONS: Final = ("/var/lib/kubelet/config.yaml", "/var/snap/microk8s/current/args/kubelet")
+_CGROUP_DRIVER: Final = re.compile(r"(?:^|\n)[ \t]*(?:--cgroup-driver=|cgroupDriver:[ \t]*)(\S{1,40})")
+_KUBELET_ASKS_SINCE: Final = (1, 31)
+DAEMON_FILE: Final = "/etc/docker/daemon.json"
+_ENDPOINT: Final = re.compile(
+    r"(?:^|\n)[ \t]*(?:--container-runtime-endpoint=|containerRuntimeEndpoint:[ \t]*)(\S{1,300})"
 )
 _VERSION: Final = re.compile(r"\bv?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?\b")
 _NO_ANSWER: Final = re.compile(
@@ -198,9 +209,75 @@ class Engine:
         return None if command is None else release_in(command.text)
 
     @derived
+    def processes(self) -> tuple[tuple[str, ...], ...]:
+        """The command lines of the kubelet and of engines, in words; none where nobody asked for them."""
+        printed = self.host.command(PROCESSES)
+        command = None if not_asked(printed) else need(printed)
+        return () if command is None else tuple(tuple(row.split()) for row in command.text.splitlines() if row.strip())
+
+    @derived
+    def endpoint(self) -> str | None:
+        """The socket that the kubelet talks to, None where nothing that was read says so.
+
+        Source: the kubelet's `--container-runtime-endpoint`, else `containerRuntimeEndpoint` of its configuration.
+        """
+        for words in need(self.processes):
+            said = option(words, "--container-runtime-endpoint") if program_of(words) == "kubelet" else None
+            if said is not None:
+                return _socket_path(said)
+        for path in KUBELET_CONFIGURATIONS:
+            text = self.host.file(path)
+            found = None if not_asked(text) else _ENDPOINT.search(need(text) or "")
+            if found is not None:
+                return _socket_path(found[1])
+        return None
+
+    @derived
+    def kubelets_cgroup_driver(self) -> str | None:
+        """The cgroup driver that the kubelet is told, None where nothing that was read says so, or it asks the engine.
+
+        From 1.31 on it asks an engine that can tell (containerd 2.0, CRI-O 1.28). Source: the kubelet's
+        `--cgroup-driver`, else `cgroupDriver` of its configuration; Kubernetes documentation, "Container Runtimes".
+        """
+        release, kubelet = need(self.release), release_in(need(self.node.object).status.node_info.kubelet_version)
+        tells = (1, 28) if need(self.kind) is EngineKind.CRI_O else (2, 0)
+        if release is not None and kubelet is not None and kubelet >= _KUBELET_ASKS_SINCE and release >= tells:
+            return None
+        for words in need(self.processes):
+            said = option(words, "--cgroup-driver") if program_of(words) == "kubelet" else None
+            if said is not None:
+                return said
+        for path in KUBELET_CONFIGURATIONS:
+            text = self.host.file(path)
+            found = None if not_asked(text) else _CGROUP_DRIVER.search(need(text) or "")
+            if found is not None:
+                return found[1].strip("\"'")
+        return None
+
+    @derived
+    def uses_another_containerd(self) -> bool:
+        """Whether the kubelet of a distribution that embeds an engine was told to use the system's containerd."""
+        own = _SOCKET.get(need(self.distribution))
+        return own is not None and need(self.endpoint) == PLAIN_SOCKET
+
+    @derived
     def configuration_path(self) -> str:
-        """Where containerd's main file lies on this distribution; where it was read from if its folder was moved."""
+        """Where containerd's main file lies on this distribution; where it was read from if its folder was moved.
+
+        The engine's own `--config` decides where its `--address` is the kubelet's endpoint.
+        """
         distribution = need(self.distribution)
+        if need(self.kind) is EngineKind.DOCKER:
+            return DAEMON_FILE
+        endpoint = need(self.endpoint)
+        for words in need(self.processes):
+            if program_of(words) != "containerd" or endpoint is None:
+                continue
+            address, config = option(words, "--address", "-a"), option(words, "--config", "-c")
+            if config is not None and _socket_path(address or PLAIN_SOCKET) == endpoint:
+                return config
+        if need(self.uses_another_containerd):
+            return PLAIN_CONFIGURATION
         usual = CONFIGURATION.get(distribution, PLAIN_CONFIGURATION)
         asked = [key.removeprefix("file:") for key in self.host.keys("file:")]
         end = _ENDS.get(distribution)
@@ -213,6 +290,10 @@ class Engine:
         """The service that runs the engine; of two that a distribution has, the one asked about, else by role."""
         if need(self.kind) is EngineKind.CRI_O:
             return "crio"
+        if need(self.kind) is EngineKind.DOCKER:
+            return "docker"
+        if need(self.uses_another_containerd):
+            return "containerd"
         units = _UNITS.get(need(self.distribution), ("containerd",))
         asked = [one for one in units if f"exec:systemctl show {one}" in self.host.keys("exec:systemctl show")]
         if asked:
@@ -235,8 +316,9 @@ class Engine:
     def configure(self) -> str:
         """How the NVIDIA handler gets into this distribution's configuration, for a remedy."""
         distribution, kind = self.distribution, self.kind
-        if isinstance(kind, Seen) and kind.value is EngineKind.CRI_O:
-            return f"run 'nvidia-ctk runtime configure --runtime=crio', then '{self.restart}'"
+        if isinstance(kind, Seen) and kind.value in {EngineKind.CRI_O, EngineKind.DOCKER}:
+            name = "crio" if kind.value is EngineKind.CRI_O else "docker"
+            return f"run 'nvidia-ctk runtime configure --runtime={name}', then '{self.restart}'"
         match distribution.value if isinstance(distribution, Seen) else Distribution.PLAIN:
             case Distribution.RKE2 | Distribution.K3S:
                 return f"run '{self.restart}': its service looks for the toolkit when it starts, and writes the handler"
@@ -284,7 +366,9 @@ class Engine:
         except ConfigurationError as error:
             raise GapError(Missing(MissingKind.UNPARSABLE, str(error), source)) from error
         socket = _SOCKET.get(need(self.distribution))
-        if socket is not None and found.endpoint and found.endpoint.removeprefix("unix://") != socket:
+        if socket is not None and need(self.uses_another_containerd):
+            socket = PLAIN_SOCKET
+        if socket is not None and found.endpoint and _socket_path(found.endpoint) != socket:
             return None
         return found
 
@@ -333,6 +417,26 @@ class Engine:
         """The last line of containerd's log that says why its CRI plugin is not there, None if there is none."""
         found = _COMPLAINT.findall(need(self.host.log("containerd"))[-1_000_000:])
         return None if not found else str(found[-1])[:300]
+
+
+def program_of(words: tuple[str, ...]) -> str:
+    """Return the name of the program that a command line calls."""
+    return words[0].rpartition("/")[2] if words else ""
+
+
+def option(words: tuple[str, ...], *names: str) -> str | None:
+    """Return what an option is given, as `--name=value` or `--name value`, None if it is not there."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else next(iter(words[place + 1 : place + 2]), None)
+    return None
+
+
+def _socket_path(endpoint: str) -> str:
+    """Return an endpoint as a path below /run: `unix:///var/run/…` and `/run/…` are one."""
+    path = endpoint.strip("\"'").removeprefix("unix://")
+    return path.removeprefix("/var") if path.startswith("/var/run/") else path
 
 
 def release_in(text: str) -> tuple[int, ...] | None:

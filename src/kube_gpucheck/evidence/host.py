@@ -23,6 +23,15 @@ stands in this room, once:
 | `exec:nvidia-smi -L` | GPUs as nvidia-smi lists them |
 | `file:<engine configuration>`, `list:<drop-in folder>` | containerd's or CRI-O's files |
 | `exec:containerd config dump`, `exec:crictl info` | effective configuration of the files; that of the running engine |
+| `file:/etc/docker/daemon.json` | Docker's configuration |
+| `exec:ps -e -o args=` | command lines of kubelet, containerd, crio, dockerd and cri-dockerd alone |
+| | (`filtered`), and of their options only `--config` `-c`, `--address` `-a`, `--root-dir`, |
+| | `--container-runtime-endpoint` and `--cgroup-driver` |
+| `file:/var/lib/kubelet/config.yaml` | the kubelet's configuration |
+| `file:/var/snap/microk8s/current/args/kubelet` | the same on MicroK8s |
+| `stat:/sys/fs/cgroup/cgroup.controllers` | there with cgroup v2 alone |
+| `file:/sys/fs/selinux/enforce`, `file:/sys/fs/selinux/booleans/container_use_devices` | SELinux |
+| `stat:/var/run/nri/nri.sock` | NRI's socket |
 | `exec:systemctl show <unit>` | `Key=Value` lines: ActiveState, ActiveEnterTimestamp (RFC 3339) |
 | `list:/usr/bin`, `list:/usr/local/nvidia/toolkit`, `stat:<path>` | programs |
 | `exec:<program> --version` of nvidia-ctk, containerd, runc, nvidia-container-runtime | versions |

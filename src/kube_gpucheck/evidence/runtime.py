@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence import containerd, crio
+from kube_gpucheck.evidence import containerd, crio, docker
 from kube_gpucheck.evidence.cdi import Cdi
 from kube_gpucheck.evidence.configuration import Configuration, Handler, names_nvidia
 from kube_gpucheck.evidence.containerd import File
 from kube_gpucheck.evidence.delivery import setting
-from kube_gpucheck.evidence.engine import PLAIN_CONFIGURATION, TEMPLATES, Engine, EngineKind, moment, not_asked
+from kube_gpucheck.evidence.engine import (
+    CONFIGURATION,
+    DAEMON_FILE,
+    PLAIN_CONFIGURATION,
+    TEMPLATES,
+    Engine,
+    EngineKind,
+    moment,
+    not_asked,
+)
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.stack import Component
@@ -48,6 +57,15 @@ LIBRARY_FOLDERS: Final = (
 _WHOLE_DUMP_SINCE: Final = (2, 0, 6)
 _CDI_SINCE: Final = (1, 7)
 _CDI_DEFAULT_SINCE: Final = (2, 0)
+_NRI_DEFAULT_SINCE: Final = (2, 0)
+_NRI_FAILS: Final = re.compile(
+    r"failed to find valid nri socket[^\n\"]{0,200}|unable to start NRI plugin server[^\n\"]{0,200}|"
+    r"NRI plugin reconnect failed[^\n\"]{0,200}"
+)
+"""Source: nvidia-container-toolkit, cmd/nvidia-ctk-installer/container/runtime/nri/plugin.go and main.go."""
+_DENIED: Final = re.compile(r"avc: +denied .{1,300}(?:/dev/nvidia|xserver_misc_device_t)")
+_FLAPS: Final = re.compile(r"Pod sandbox changed, it will be killed")
+_TELLS: Final = re.compile(r"[^#]{0,200}[\"'/]nvidia-container-runtime(?:[.\w]{0,40}[\"']|$)")
 _REFUSED: Final = re.compile(
     r'no runtime for \\*"([^"\\]{1,200})\\*" is configured|failed to find runtime handler (\S{1,200})'
 )
@@ -144,9 +162,11 @@ class Runtime:
                 return containerd.effective(need(self.containerd_files), need(self.engine.release))
             if kind is EngineKind.CRI_O:
                 return crio.effective(need(self._crio_files))
+            if kind is EngineKind.DOCKER:
+                return docker.effective(DAEMON_FILE, need(self.host.file(DAEMON_FILE)))
         except ConfigurationError as error:
             raise self._unparsable(str(error)) from error
-        reason = f"the engine of {self.node.name} is neither containerd nor CRI-O; its files are not read"
+        reason = f"the engine of {self.node.name} is none of containerd, CRI-O and Docker; its files are not read"
         raise GapError(Missing(MissingKind.NOT_ASKED, reason, "cluster/nodes.json"))
 
     @derived
@@ -429,6 +449,76 @@ class Runtime:
         return release >= _CDI_DEFAULT_SINCE
 
     @derived
+    def nri_is_enabled(self) -> bool:
+        """Whether the engine lets NRI plugins change containers. Source: its configuration, else its release."""
+        said = need(self.configuration).nri_disabled
+        if said is not None:
+            return not said
+        release = need(self.engine.release)
+        if release is None:
+            reason = f"the release of {self.node.name}'s engine is not known, and no file says whether NRI is off"
+            raise GapError(Missing(MissingKind.ERROR, reason, "cluster/nodes.json"))
+        return need(self.engine.kind) is EngineKind.CRI_O or release >= _NRI_DEFAULT_SINCE
+
+    @derived
+    def nri_complaint(self) -> str | None:
+        """What the toolkit's container on this node says of an NRI that it does not reach, None if nothing."""
+        for daemonset in need(self.node.deliveries.serving(Component.TOOLKIT)):
+            name = need(daemonset.main_container).name
+            for pod in need(daemonset.pods):
+                log = pod.log(name)
+                if pod.node_name != self.node.name or not_asked(log):
+                    continue
+                found = _NRI_FAILS.findall(need(log)[-200_000:])
+                if found:
+                    return str(found[-1])
+        return None
+
+    @derived
+    def gives_systemd_cgroups(self) -> bool:
+        """Whether containers under NVIDIA's handler get their cgroups from systemd."""
+        configuration = need(self.configuration)
+        if configuration.systemd_cgroups is not None:
+            return configuration.systemd_cgroups
+        return any(one.systemd_cgroup for one in configuration.nvidia)
+
+    @derived
+    def cgroups_are_unified(self) -> bool:
+        """Whether the host has cgroup v2 alone. Source: /sys/fs/cgroup/cgroup.controllers, which only that has."""
+        return need(self.host.entry("/sys/fs/cgroup/cgroup.controllers")) is not None
+
+    @derived
+    def flapping_pods(self) -> tuple[str, ...]:
+        """Pods of this node whose sandbox the kubelet kills again and again. Source: events SandboxChanged."""
+        flapping = [pod for pod in need(self.node.pods) if any(_FLAPS.search(one.message) for one in need(pod.events))]
+        return tuple(f"{pod.subject}" for pod in flapping)
+
+    @derived
+    def links_of_devices(self) -> bool:
+        """Whether /dev/char has a link to a device node of NVIDIA's, by which systemd knows it."""
+        listing = need(self.host.listing("/dev/char"))
+        return listing is not None and any(one.name.startswith("195:") for one in listing.entries)
+
+    @derived
+    def selinux_boolean(self) -> bool:
+        """Whether the policy lets any container use device nodes. Source: container_use_devices, `now pending`."""
+        text = need(self.host.file("/sys/fs/selinux/booleans/container_use_devices"))
+        return text is not None and text.split()[:1] == ["1"]
+
+    @derived
+    def selinux_denials(self) -> tuple[str, ...]:
+        """The lines of the kernel's log by which SELinux refused somebody a device node of NVIDIA's."""
+        printed = self.host.command("dmesg")
+        command = None if not_asked(printed) else need(printed)
+        text = need(self.host.log("kernel")) if command is None else command.text
+        return tuple(line.strip() for line in text.splitlines() if _DENIED.search(line))
+
+    @derived
+    def selinux_enforces(self) -> bool:
+        """Whether SELinux is there and enforcing. Source: /sys/fs/selinux/enforce."""
+        return (need(self.host.file("/sys/fs/selinux/enforce")) or "").strip() == "1"
+
+    @derived
     def driver_root(self) -> str:
         """Where the driver's files are looked for: as the toolkit is told, else a driver container's folder, else /."""
         configuration = self.toolkit.configuration
@@ -551,14 +641,45 @@ class Runtime:
         return bool(need(self.stray_drop_ins))
 
     @derived
+    def told_elsewhere(self) -> tuple[str, ...]:
+        """Where another engine than the kubelet's was told of NVIDIA, as `path:line`; none if none that was read.
+
+        Missing where no file of another engine was read.
+        """
+        own = {need(self.engine.configuration_path), *(one.path for one in need(self._own_files))}
+        paths = [PLAIN_CONFIGURATION, DAEMON_FILE, *CONFIGURATION.values(), crio.MAIN]
+        for folder in (*DROP_INS, crio.DROP_INS):
+            paths += [key.removeprefix("file:") for key in self.host.keys(f"file:{folder}/")]
+        found: list[str] = []
+        read = False
+        for path in dict.fromkeys(paths):
+            text = self.host.file(path)
+            if path in own or not_asked(text) or self._is_a_drop_in_of_mine(path):
+                continue
+            read = True
+            rows = enumerate((need(text) or "").splitlines(), 1)
+            found += [f"{path}:{row}" for row, words in rows if _TELLS.match(words)][:1]
+        if not read:
+            reason = f"no file of another engine was read on {self.node.name}"
+            raise GapError(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json", "--probe"))
+        return tuple(found)
+
+    def _is_a_drop_in_of_mine(self, path: str) -> bool:
+        """Tell whether a path is a drop-in of the kubelet's engine that nothing imports: `stray_drop_ins` has it."""
+        kind, main = need(self.engine.kind), need(self.engine.configuration_path)
+        if path.startswith("/etc/crio/"):
+            return kind is EngineKind.CRI_O
+        return kind is EngineKind.CONTAINERD and main == PLAIN_CONFIGURATION and path.startswith(DROP_INS)
+
+    @derived
+    def _own_files(self) -> tuple[File, ...]:
+        return need(self._loading).files if need(self.engine.kind) is EngineKind.CONTAINERD else ()
+
+    @derived
     def other_engine_is_configured(self) -> bool:
-        """Whether /etc/containerd has a handler for NVIDIA while the kubelet's engine is one that does not read it."""
-        if not need(self.engine.distribution).embeds_its_engine:
-            return False
-        paths = (PLAIN_CONFIGURATION, *(path for folder in DROP_INS for path in self._known_below(folder)))
-        texts = ((path, self.host.file(path)) for path in paths)
-        read = ((path, need(text)) for path, text in texts if not not_asked(text))
-        return any(self._has_nvidia(path, text) for path, text in read if text is not None)
+        """Whether another engine than the kubelet's has a handler for NVIDIA; False where none was read."""
+        elsewhere = self.told_elsewhere
+        return not not_asked(elsewhere) and bool(need(elsewhere))
 
     @derived
     def handler_program_is_missing(self) -> bool:

@@ -1,4 +1,4 @@
-"""Reference data that evidence is translated with: XIDs, NVML's and CUDA's codes, GPU generations, driver branches.
+"""Reference data that evidence is translated with: codes of XIDs, NVML and CUDA, GPU generations, driver branches, flaws.
 
 The tables lie in `kube_gpucheck/data/`, each with its source; a table is read when it is first asked
 for. Nothing else of the package's files is read from here.
@@ -97,6 +97,25 @@ def numbers_of(version: str) -> tuple[int, ...]:
     return tuple(int(one) for one in version.split("."))
 
 
+class Flaw(msgspec.Struct, frozen=True):
+    """A published vulnerability. `fixed`: the first release without it. `what`: what it lets somebody do."""
+
+    id: str
+    fixed: tuple[int, int, int]
+    what: str
+
+
+class FlawTable(msgspec.Struct, frozen=True):
+    """The vulnerabilities of one component that were published until a day."""
+
+    dated: datetime.date
+    flaws: tuple[Flaw, ...]
+
+    def of(self, release: tuple[int, int, int]) -> tuple[Flaw, ...]:
+        """Return those that a release has."""
+        return tuple(one for one in self.flaws if release < one.fixed)
+
+
 class Generation(msgspec.Struct, frozen=True):
     """One GPU generation: how it is recognised, and which driver serves it; `data/gpus.yaml` defines each field."""
 
@@ -121,6 +140,13 @@ class Generation(msgspec.Struct, frozen=True):
 def xids() -> XidTable:
     """Return the catalogue of XIDs."""
     table: XidTable = _table("xid.yaml", XidTable)
+    return table
+
+
+@functools.cache
+def toolkit_flaws() -> FlawTable:
+    """Return the vulnerabilities of the NVIDIA Container Toolkit."""
+    table: FlawTable = _table("toolkit.yaml", FlawTable)
     return table
 
 

@@ -53,7 +53,10 @@ class ToolkitMode(enum.Enum):
 
 
 class ToolkitConfiguration(msgspec.Struct, frozen=True):
-    """The toolkit's `config.toml`. `mode` as written; `root` "/" if not said; paths None if not said."""
+    """The toolkit's `config.toml`. `mode` as written; `root` "/" if not said; paths None if not said.
+
+    `accepts_variable`: whether containers without privileges may ask for GPUs by NVIDIA_VISIBLE_DEVICES.
+    """
 
     path: str
     mode: str = "auto"
@@ -64,6 +67,7 @@ class ToolkitConfiguration(msgspec.Struct, frozen=True):
     cli_path: str | None = None
     hook_path: str | None = None
     runtimes: tuple[str, ...] | None = None
+    accepts_variable: bool = True
     default_kind: str = "nvidia.com/gpu"
     spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
 
@@ -128,7 +132,13 @@ class Toolkit:
 
     @derived
     def version(self) -> tuple[int, int]:
-        """Major and minor number of the toolkit's version.
+        """Major and minor number of the toolkit's version."""
+        major, minor, _ = need(self.release)
+        return major, minor
+
+    @derived
+    def release(self) -> tuple[int, int, int]:
+        """The numbers of the toolkit's version.
 
         Source: `nvidia-ctk --version`, else the runtime's own; where neither is in the search path and the GPU Operator
         put the programs, the image of its toolkit.
@@ -143,14 +153,14 @@ class Toolkit:
             command = need(printed)
             found = _VERSION.search(command.text) if command is not None else None
             if found is not None:
-                return int(found[1]), int(found[2])
+                return int(found[1]), int(found[2]), int(found[3] or 0)
         source = f"nodes/{self.node.name}/host.json#exec:nvidia-ctk --version"
         if asked:
             if need(self.configuration_path) != _FILE:
                 for one in need(self.node.deliveries.serving(Component.TOOLKIT)):
                     shipped = version_of(need(one.main_container).image)
                     if shipped is not None:
-                        return shipped[:2]
+                        return shipped[0], shipped[1], (*shipped, 0)[2]
             reason = "neither nvidia-ctk nor nvidia-container-runtime told the toolkit's version"
             raise GapError(Missing(MissingKind.ERROR, reason, source))
         reason = f"the toolkit's version was not read on {self.node.name}"
@@ -246,6 +256,7 @@ def parse(path: str, text: str) -> ToolkitConfiguration:
         text_of(cli, "path", path),
         text_of(hook, "path", path),
         None if runtimes is None else strings(runtimes, f"{path}: runtimes"),
+        data.get("accept-nvidia-visible-devices-envvar-when-unprivileged") is not False,
         text_of(cdi, "default-kind", path) or "nvidia.com/gpu",
         ("/etc/cdi", "/var/run/cdi") if folders is None else strings(folders, f"{path}: spec-dirs"),
     )

@@ -17,11 +17,6 @@ from kube_gpucheck.model import Missing, MissingKind, Seen
 
 _OPERATORS_FOLDER: Final = "/usr/local/nvidia/"
 _PACKAGED: Final = "/usr/bin/nvidia-container-runtime"
-_OTHER_ENGINES: Final = (
-    "/etc/docker/daemon.json",
-    "/etc/containerd/config.toml",
-    "/etc/crio/crio.conf.d/99-nvidia.toml",
-)
 _CDI_HELPERS: Final = ("nvidia-cdi-hook", "nvidia-ctk")
 _UNREAD_CRIO: Final = "/etc/crio/conf.d/99-nvidia.toml"
 
@@ -37,15 +32,18 @@ def engine_is_down(context: Context) -> bool:
 
 @fact
 def cri_plugin_is_not_loaded(context: Context) -> bool:
-    """The engine runs without its CRI plugin: disabled, refused by its configuration, or not served."""
+    """The engine does not answer, or only runs, for its CRI plugin is disabled or its configuration is refused."""
 
     def is_not(node: Node) -> bool:
-        if need(node.runtime.configuration).cri_disabled:
+        refusal = asked(node.runtime.refusal)
+        if refusal is None and need(node.runtime.configuration).cri_disabled:
             return True
         answer = need(node.runtime.engine.answer)
         if answer.answers:
             return False
-        return "unknown service" in answer.why or asked(node.runtime.engine.complaint) is not None
+        return (
+            refusal is not None or "unknown service" in answer.why or asked(node.runtime.engine.complaint) is not None
+        )
 
     return any_node(context, is_not)
 
@@ -216,14 +214,7 @@ def nvidia_section_is_of_another_config_version(context: Context) -> bool:
 @fact
 def another_engine_has_the_handler(context: Context) -> bool:
     """Another engine than the kubelet's (Docker, the system's containerd, CRI-O) was told of the NVIDIA runtime."""
-
-    def told(node: Node) -> bool:
-        mine = need(node.runtime.engine.configuration_path)
-        crio = need(node.runtime.engine.kind) is EngineKind.CRI_O
-        paths = [path for path in _OTHER_ENGINES if path != mine and not (crio and path.startswith("/etc/crio/"))]
-        return any("nvidia-container-runtime" in (asked(node.host.file(path)) or "") for path in paths)
-
-    return any_node(context, told)
+    return any_node(context, lambda node: need(node.runtime.other_engine_is_configured))
 
 
 @fact
@@ -248,17 +239,9 @@ def _template(node: Node) -> Template | None:
 
 
 @fact
-def cgroup_drivers_of_the_handlers_differ(context: Context) -> bool:
-    """The NVIDIA handler's SystemdCgroup is not that of the handler runc."""
-
-    def differ(node: Node) -> bool:
-        configuration = need(node.runtime.configuration)
-        plain = configuration.find("runc")
-        return plain is not None and any(
-            bool(one.systemd_cgroup) != bool(plain.systemd_cgroup) for one in configuration.nvidia
-        )
-
-    return any_node(context, differ)
+def cgroups_are_unified(context: Context) -> bool:
+    """The host has cgroup v2 alone, on which a container in a foreign cgroup is killed."""
+    return any_node(context, lambda node: need(node.runtime.cgroups_are_unified))
 
 
 @fact
