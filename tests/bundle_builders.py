@@ -61,14 +61,15 @@ def write(folder: Path, content: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def memory_node(reads: Mapping[str, Any], *, engine: str) -> Node:
-    """Return the one node of a bundle whose host was read so, on a plain distribution."""
+def memory_node(reads: Mapping[str, Any], *, engine: str, logs: Mapping[str, str] | None = None) -> Node:
+    """Return the one node of a bundle whose host was read so, on a plain distribution; `logs` by unit."""
     info = {"kubeletVersion": "v1.36.2", "containerRuntimeVersion": engine}
     asked = {"api": ["nodes"], "host": {"gpu-0": list(reads)}}
     content = {
         "bundle.json": json.dumps({**MANIFEST, "asked": asked}).encode(),
         "cluster/nodes.json": listed(node(nodeInfo=info)),
         "nodes/gpu-0/host.json": json.dumps({"format": 1, "reads": dict(reads)}).encode(),
+        **{f"nodes/gpu-0/logs/{unit}.log": text.encode() for unit, text in (logs or {}).items()},
     }
     found = Cluster(memory_bundle("test", content)).node_of("gpu-0")
     assert found is not None

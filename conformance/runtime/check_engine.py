@@ -36,8 +36,8 @@ def check_engine_of_the_kubelet_is_the_one_configured(node: Node) -> None:
 def check_running_engine_has_loaded_its_configuration(node: Node) -> None:
     """The running engine has loaded the handler for NVIDIA that its configuration has.
 
-    By its own answer over CRI, else by what it told the kubelet, else by its age against that of the configuration,
-    else by the events of pods. An engine that does not answer leaves this unknown.
+    By its own answer over CRI, else by what it told the kubelet, else by its log, else by its age against that of the
+    configuration, else by the events of pods. An engine that does not answer leaves this unknown.
     """
     configuration = known(node.runtime.configuration, "the engine's effective configuration")
     if not configuration.nvidia:

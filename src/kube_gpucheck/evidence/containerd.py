@@ -10,6 +10,7 @@ import fnmatch
 import functools
 import json
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -225,11 +226,8 @@ def running(text: str) -> Running:
         raise ConfigurationError(msg)
     config = as_table(answer.get("config"), "crictl info: config")
     engine = as_table(config.get("containerd"), "crictl info: config.containerd")
-    tables = as_table(engine.get("runtimes"), "crictl info: runtimes")
-    handlers: tuple[Handler, ...] | None = None
-    if tables:
-        handlers = tuple(_running_handler(name, tables[name]) for name in sorted(tables))
-    elif isinstance(answer.get("runtimeHandlers"), list):
+    handlers = _running_handlers(config)
+    if handlers is None and isinstance(answer.get("runtimeHandlers"), list):
         listed = [as_table(one, "crictl info: runtimeHandlers") for one in answer["runtimeHandlers"]]
         names = sorted({str(one.get("name") or "") for one in listed} - {""})
         handlers = tuple(Handler(name) for name in names) if names else None
@@ -243,6 +241,45 @@ def running(text: str) -> Running:
         reason,
         enable if isinstance(enable, bool) else None,
     )
+
+
+_STARTED: Final = re.compile(r"(?:Start cri plugin with config|starting cri plugin)[^\n]{0,65536}")
+_RUNTIMES_1X: Final = re.compile(r" Runtimes:map\[(.*?)\] NoPivot:|Runtimes:map\[(.{0,20000})")
+_RUNTIME_1X: Final = re.compile(r"([\w.-]{1,200}):\{Type:(\S*)(?:(?!:\{Type:).){0,4000}?Options:map\[([^\]]{0,2000})\]")
+_CONFIG_2X: Final = re.compile(r'config="((?:[^"\\]|\\.)*)"')
+
+
+def started_with(log: str) -> tuple[Handler, ...] | None:
+    """Return the handlers that the engine says to have read when it last started, None where its log does not say.
+
+    1.x prints its configuration as Go does (`Start cri plugin with config`), 2.x as JSON (`starting cri plugin`).
+    """
+    lines = _STARTED.findall(log)
+    if not lines:
+        return None
+    quoted = _CONFIG_2X.search(lines[-1])
+    if quoted is not None:
+        try:
+            config = json.loads(json.loads(f'"{quoted[1]}"'))
+            return _running_handlers(as_table(config, "starting cri plugin"))
+        except (ValueError, ConfigurationError):
+            return None
+    table = _RUNTIMES_1X.search(lines[-1])
+    if table is None:
+        return None
+    return tuple(_printed_handler(*found) for found in _RUNTIME_1X.findall(table[1] or table[2])) or None
+
+
+def _printed_handler(name: str, kind: str, options: str) -> Handler:
+    words = dict(word.split(":", 1) for word in options.split() if ":" in word)
+    systemd = words.get("SystemdCgroup")
+    return Handler(name, words.get("BinaryName") or None, kind, None if systemd is None else systemd == "true")
+
+
+def _running_handlers(config: Table) -> tuple[Handler, ...] | None:
+    engine = as_table(config.get("containerd"), "config.containerd")
+    tables = as_table(engine.get("runtimes"), "runtimes")
+    return tuple(_running_handler(name, tables[name]) for name in sorted(tables)) or None
 
 
 def _readiness(answer: Mapping[str, object]) -> tuple[bool | None, str]:
@@ -391,7 +428,7 @@ class _Merge:
         parts = self._counting(name)
         for file, part, _ in parts:
             for handler, fields in runtimes(part, file.path):
-                _handler(handler, fields, _origin(file, handler))  # says where a field is that cannot be read
+                _refuse_types(fields, _origin(file, handler))
         plain = {plugin: _plain(section) for plugin, section in self.plugins.items()}
         part = plain.get(name, {})
         found = _configuration(part, plain, self.files[-1].path if self.files else "containerd", is_1x=not self.merges)
@@ -569,8 +606,22 @@ def _configuration(part: Table, plugins: Table, where: str, *, is_1x: bool) -> C
     )
 
 
+def _refuse_types(fields: Table, origin: Origin) -> None:
+    """Refuse a handler's field of a type that containerd refuses, and say on which line it stands.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    for key, kind, wanted in (("runtime_type", str, "a string"), ("options", dict, "a table")):
+        value = fields.get(key, kind())
+        if not isinstance(value, kind):
+            where = Origin(origin.path, origin.text, (*origin.key, key))
+            msg = f"{where}: '{key}' is {value!r}, expected {wanted}"
+            raise ConfigurationError(msg)
+
+
 def _handler(name: str, fields: Table, origin: Origin | None) -> Handler:
-    where = f"runtimes.{name}" if origin is None else str(origin)
+    where = f"runtimes.{name}"
     options = as_table(fields.get("options"), f"{where}: options")
     kind = text_of(fields, "runtime_type", where) or ""
     binary = text_of(options, "BinaryName", where)

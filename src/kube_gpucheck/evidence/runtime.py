@@ -358,8 +358,8 @@ class Runtime:
     def loaded(self) -> Loaded:
         """Whether the running engine has the NVIDIA handlers of its configuration.
 
-        By its own answer (`crictl info`), else by what it told the kubelet, else by its age against that of its
-        configuration, else by what became of pods that name the handler.
+        By its own answer (`crictl info`), else by what it told the kubelet, else by its log's word on its last start,
+        else by its age against that of its configuration, else by what became of pods that name the handler.
         """
         configured = need(self.configuration).nvidia
         answer = self.engine.answer
@@ -369,11 +369,15 @@ class Runtime:
         running = self.engine.running
         said = None if not_asked(running) else need(running)
         if said is not None and said.handlers is not None:
-            return _compared(configured, said.handlers)
+            return _compared(configured, said.handlers, "'crictl info'")
         told = need(self._told)
         if told:
             missing = tuple(one for one in configured if one.name not in told)
             return Loaded("node.status.runtimeHandlers", missing)
+        log = self.host.log("containerd")
+        started = None if not_asked(log) else containerd.started_with(need(log))
+        if started is not None:
+            return _compared(configured, started, "what the engine's log says of its last start")
         if not not_asked(self.host.command(f"systemctl show {need(self.engine.unit)}")):
             stale = need(self._changed_since_start)
             return Loaded("the configuration's age against the engine's start", configured if stale else ())
@@ -754,7 +758,7 @@ def class_is_nvidia(cluster: "Cluster", name: str, nodes: "tuple[Node, ...]") ->
     return attempt(derive)
 
 
-def _compared(configured: tuple[Handler, ...], handlers: tuple[Handler, ...]) -> Loaded:
+def _compared(configured: tuple[Handler, ...], handlers: tuple[Handler, ...], how: str) -> Loaded:
     running = {one.name: one for one in handlers}
     missing = tuple(one for one in configured if one.name not in running)
     other = tuple(
@@ -762,7 +766,7 @@ def _compared(configured: tuple[Handler, ...], handlers: tuple[Handler, ...]) ->
         for one in configured
         if one.name in running and (mine := running[one.name].binary) is not None and mine != one.binary
     )
-    return Loaded("'crictl info'", missing, other)
+    return Loaded(how, missing, other)
 
 
 def _running_class(pod: object) -> str | None:
