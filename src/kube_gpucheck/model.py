@@ -410,3 +410,20 @@ def judge_run(results: tuple[CheckResult, ...], *, fail_on: Severity, allow_unkn
     if not allow_unknown and any(result.count(Outcome.UNKNOWN) for result in results):
         return Verdict.UNKNOWN
     return Verdict.CONFORMS
+
+
+class SheetTable(msgspec.Struct, frozen=True):
+    """A table of a sheet: columns by name, and rows in order. `empty`: what is said where there is no row."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    empty: str
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """What is shown of one thing, in a form to paste into a ticket: facts by name, then tables."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    tables: tuple[SheetTable, ...]

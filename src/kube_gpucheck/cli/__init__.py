@@ -69,6 +69,10 @@ def _dispatch(arguments: list[str]) -> int:
             from kube_gpucheck.cli.looking import list_things  # noqa: PLC0415  likewise
 
             return list_things(options)
+        case "show":
+            from kube_gpucheck.cli.run import show_one  # noqa: PLC0415  likewise
+
+            return show_one(options)
         case "explain":
             from kube_gpucheck.cli.looking import explain  # noqa: PLC0415  likewise
 

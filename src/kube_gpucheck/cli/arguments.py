@@ -16,7 +16,7 @@ LATER_OPTIONS: Final = frozenset({
     "--profile", "--probe", "--active", "--plan", "--html", "--markdown", "--redact",
 })  # fmt: skip
 """Options of later releases: they are refused by name, and a report that would name one says so."""
-_LATER_COMMANDS: Final = ("show", "diff", "cleanup", "report")
+_LATER_COMMANDS: Final = ("diff", "cleanup", "report")
 
 _DESCRIPTION: Final = """\
 Does GPU work run on this Kubernetes cluster, from the driver to the dashboard, and if
@@ -49,6 +49,12 @@ examples:
 
 Nothing is changed in the cluster or on the host, and no Secret is read. What could not be read is in the
 bundle as missing."""
+_SHOW_EPILOG: Final = """\
+examples:
+  gpucheck show runtime gpu-0 --from bundle/       every handler and setting with the file and line that made it
+  gpucheck show runtime gpu-0 --context gpu-prod
+
+Files are known where the node's host was read; an API server alone tells of the engine's version and answers."""
 _SERVE_EPILOG: Final = """\
 examples:
   gpucheck serve tutorial/06-plugin-undesired --kubeconfig sim.kubeconfig &
@@ -84,7 +90,7 @@ def refuse_later(arguments: Sequence[str]) -> None:
             msg = f"{name} is not there yet in {kube_gpucheck.__version__}; leave it out"
             raise UsageError(msg)
     if arguments and arguments[0] in _LATER_COMMANDS:
-        there = "this release has run, collect, import, list, explain and serve"
+        there = "this release has run, collect, import, list, explain, show and serve"
         msg = f"'{arguments[0]}' is not there yet in {kube_gpucheck.__version__}; {there}"
         raise UsageError(msg)
 
@@ -105,6 +111,7 @@ def make_parser() -> Parser:
     _add_import(commands)
     _add_list(commands)
     _add_explain(commands)
+    _add_show(commands)
     _add_serve(commands)
     return parser
 
@@ -271,6 +278,28 @@ def _add_explain(commands: "argparse._SubParsersAction[Parser]") -> None:
     explain.add_argument(
         "ids", nargs="+", metavar="ID", help="a check (PLG-002), a cause (nfd-label-missing) or a layer"
     )
+
+
+def _add_show(commands: "argparse._SubParsersAction[Parser]") -> None:
+    showing = _command(
+        commands,
+        "show",
+        says="show what is known of one thing, in a form to paste into a ticket",
+        description="Show what is known of one thing. Judges nothing.",
+        epilog=_SHOW_EPILOG,
+    )
+    showing.add_argument("what", choices=("runtime",), help="the container runtime of a node")
+    showing.add_argument("name", metavar="NODE", help="the node's name")
+    showing.add_argument(
+        "--from",
+        dest="origin",
+        metavar="BUNDLE|SCENARIO",
+        help="evidence on disk: a bundle's folder or .tar.gz, or a scenario by name",
+    )
+    showing.add_argument("--simulate", metavar="SCENARIO", help="collect from a scenario behind a Kubernetes API")
+    _add_access(showing)  # type: ignore[arg-type]  # a parser adds arguments as a group does
+    showing.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    showing.add_argument("-v", "--verbose", action="count", default=0, help="what gpucheck itself did")
 
 
 def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -22,7 +22,9 @@ from kube_gpucheck.cli.streams import show, width, write
 from kube_gpucheck.diagnose.conclusion import Choice, conclude
 from kube_gpucheck.errors import UsageError
 from kube_gpucheck.evidence import Bundle, Cluster
+from kube_gpucheck.evidence.runtime_sheet import runtime_sheet
 from kube_gpucheck.model import Layer, Run, Seen, Severity, Subject, SubjectKind
+from kube_gpucheck.report import sheet
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -101,6 +103,25 @@ def collect(options: argparse.Namespace) -> int:
     lost = f", {len(manifest.missing)} could not be had (bundle.json says why)" if manifest.missing else ""
     following = f"gpucheck run --from {shlex.quote(str(options.output))}"
     show(f"{options.output}: {len(manifest.files)} files of evidence{lost}\nnext: {following}\n")
+    return 0
+
+
+def show_one(options: argparse.Namespace) -> int:
+    """Show what is known of one node's container runtime. Judges nothing.
+
+    Raises:
+        UsageError: an option is wrong, there is no such node, or no cluster.
+    """
+    _log(options.verbose)
+    options.pod = options.bundle = options.wait = None
+    with room_for(None, "--bundle") as room, _source(options) as source:
+        cluster = Cluster(source.gather(room / "bundle"))
+        _verify_nodes((options.name,), cluster, f"show {options.what}")
+        node = cluster.node_of(options.name)
+        if node is None:
+            msg = f"show {options.what} {options.name}: the evidence has no list of nodes to find it in"
+            raise UsageError(msg)
+        show(sheet.render(runtime_sheet(node)))
     return 0
 
 
@@ -222,14 +243,14 @@ def _report(result: Run, options: argparse.Namespace) -> None:
     show(terminal.render(result, width=width(), colour=colour, verbosity=options.verbose, quiet=options.quiet))
 
 
-def _verify_nodes(names: tuple[str, ...], cluster: Cluster) -> None:
+def _verify_nodes(names: tuple[str, ...], cluster: Cluster, option: str = "--node") -> None:
     nodes = cluster.nodes
     if not names or not isinstance(nodes, Seen):
         return
     there = {node.name for node in nodes.value}
     for name in names:
         if name not in there:
-            msg = f"--node {name}: no such node in the evidence; there are {', '.join(sorted(there)[:20]) or 'none'}"
+            msg = f"{option} {name}: no such node in the evidence; there are {', '.join(sorted(there)[:20]) or 'none'}"
             raise UsageError(msg)
 
 
