@@ -8,6 +8,7 @@ import pytest
 
 from kube_gpucheck.evidence import Cluster, Node
 from kube_gpucheck.evidence.bundle import memory_bundle
+from kube_gpucheck.evidence.containerd import started_with
 from kube_gpucheck.evidence.delivery import Mode
 from kube_gpucheck.evidence.engine import Distribution, EngineKind, moment, release_in
 from kube_gpucheck.evidence.toolkit import ToolkitMode, auto_mode
@@ -41,6 +42,7 @@ def make(
     info: dict[str, str] | None = None,
     ready: dict[str, str] | None = None,
     api: dict[str, list[Any]] | None = None,
+    logs: dict[str, str] | None = None,
 ) -> Node:
     """Return a node of one bundle with these host reads; a read of None was asked for and is gone."""
     node = {
@@ -61,6 +63,7 @@ def make(
     host = {"format": 1, "reads": {key: value for key, value in reads.items() if value is not None}}
     files = {f"cluster/{kind}.json": json.dumps({"items": items}).encode() for kind, items in lists.items()}
     files |= {"bundle.json": json.dumps(manifest).encode(), "nodes/n1/host.json": json.dumps(host).encode()}
+    files |= {f"nodes/n1/logs/{unit}.log": log.encode() for unit, log in (logs or {}).items()}
     found = Cluster(memory_bundle("test", files)).node_of("n1")
     assert found is not None
     return found
@@ -411,3 +414,154 @@ def test_a_time_is_read_as_tools_write_it(written: str, read: str | None) -> Non
 )
 def test_a_release_is_read_as_engines_print_it(printed: str, release: tuple[int, ...] | None) -> None:
     assert release_in(printed) == release
+
+
+LISTED = "exec:ps -e -o args="
+"""The read of command lines."""
+SYSTEM = "/usr/bin/containerd --config /opt/containerd/config.toml --address /run/own/containerd.sock"
+
+
+def test_a_distribution_that_was_told_to_use_the_systems_containerd_is_read_there() -> None:
+    kubelet = "/var/lib/rancher/rke2/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock"
+    node = make({LISTED: text(kubelet + "\n", 0), f"file:{PLAIN}/config.toml": text(RUNC + HANDLER)})
+
+    assert node.runtime.engine.endpoint == Seen("/run/containerd/containerd.sock")
+    assert node.runtime.engine.configuration_path == Seen(f"{PLAIN}/config.toml")
+    assert node.runtime.engine.unit == Seen("containerd")
+    assert node.runtime.handler_in_files == Seen(value=True)
+
+
+def test_the_engines_own_command_line_says_where_its_file_lies() -> None:
+    configuration = "containerRuntimeEndpoint: unix:///var/run/own/containerd.sock\n"
+    node = make(
+        {LISTED: text(SYSTEM + "\n", 0), "file:/var/lib/kubelet/config.yaml": text(configuration)}, kubelet="v1.36.2"
+    )
+
+    assert node.runtime.engine.endpoint == Seen("/run/own/containerd.sock")
+    assert node.runtime.engine.configuration_path == Seen("/opt/containerd/config.toml")
+
+
+def test_an_engine_at_another_socket_than_the_kubelets_says_nothing_of_the_kubelets() -> None:
+    kubelet = "kubelet --container-runtime-endpoint unix:///run/containerd/containerd.sock"
+    node = make({LISTED: text(f"{SYSTEM}\n{kubelet}\n", 0)}, kubelet="v1.36.2")
+
+    assert node.runtime.engine.configuration_path == Seen(f"{PLAIN}/config.toml")
+
+
+def test_command_lines_that_are_gone_leave_the_path_unknown() -> None:
+    assert kind_of(make({LISTED: None}).runtime.engine.configuration_path) is MissingKind.ERROR
+
+
+def test_docker_behind_cri_dockerd_is_read_at_its_own_file() -> None:
+    daemon = """{
+      "default-runtime": "nvidia",
+      "exec-opts": ["native.cgroupdriver=cgroupfs"],
+      "runtimes": {
+        "nvidia": {"path": "nvidia-container-runtime", "runtimeArgs": []}
+      }
+    }"""
+    node = make({"file:/etc/docker/daemon.json": text(daemon)}, kubelet="v1.30.0", engine="docker://26.1.4")
+
+    assert node.runtime.engine.kind == Seen(EngineKind.DOCKER)
+    assert node.runtime.engine.restart == "systemctl restart docker"
+    assert node.runtime.default_is_nvidia == Seen(value=True)
+    assert node.runtime.gives_systemd_cgroups == Seen(value=False)
+    assert isinstance(node.runtime.configuration, Seen)
+    assert str(node.runtime.configuration.value.nvidia[0].origin) == "/etc/docker/daemon.json:5"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"runtimes": []}', '{"runtimes": {"a": {"path": 1}}}', "[" * 5000])
+def test_a_file_of_docker_that_cannot_be_read_is_missing_and_says_so(content: str) -> None:
+    node = make({"file:/etc/docker/daemon.json": text(content)}, kubelet="v1.30.0", engine="docker://26.1.4")
+
+    assert kind_of(node.runtime.configuration) is MissingKind.UNPARSABLE
+
+
+def test_other_engines_are_told_apart_from_the_kubelets_by_the_line_that_names_nvidia() -> None:
+    daemon = '{\n  "runtimes": {"nvidia": {"path": "/usr/bin/nvidia-container-runtime"}}\n}\n'
+    plain = RUNC + '# BinaryName = "/usr/bin/nvidia-container-runtime"\n'
+    node = make(
+        {
+            f"file:{RKE2}/config.toml": text(RUNC),
+            f"file:{PLAIN}/config.toml": text(plain),
+            "file:/etc/docker/daemon.json": text(daemon),
+        }
+    )
+
+    assert node.runtime.told_elsewhere == Seen(("/etc/docker/daemon.json:2",))
+
+
+def test_where_no_other_engines_file_was_read_nothing_is_said_of_one() -> None:
+    node = make({f"file:{RKE2}/config.toml": text(RUNC)})
+
+    assert kind_of(node.runtime.told_elsewhere) is MissingKind.NOT_ASKED
+    assert node.runtime.other_engine_is_configured == Seen(value=False)
+
+
+def test_without_a_main_file_containerd_reads_no_drop_in_whatever_its_default_says() -> None:
+    node = make(
+        {
+            f"file:{PLAIN}/config.toml": {"absent": True},
+            f"list:{PLAIN}/conf.d": {"entries": [{"name": "99-nvidia.toml"}]},
+            f"file:{PLAIN}/conf.d/99-nvidia.toml": text(RUNC + HANDLER),
+        },
+        kubelet="v1.36.2",
+        engine="containerd://2.2.1",
+    )
+
+    assert node.runtime.handler_in_files == Seen(value=False)
+    assert node.runtime.drop_in_is_not_imported == Seen(value=True)
+
+
+def test_a_file_that_was_not_read_whole_is_neither_right_nor_wrong() -> None:
+    whole = {f"file:{RKE2}/config.toml": {"text": RUNC + "[plug", "truncated": True}}
+
+    assert kind_of(make(whole).runtime.refusal) is MissingKind.UNPARSABLE
+
+
+def test_a_file_that_may_not_be_read_is_neither_right_nor_wrong() -> None:
+    assert kind_of(make({f"file:{RKE2}/config.toml": {"error": "EACCES"}}).runtime.refusal) is MissingKind.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "engine", "driver"),
+    [
+        ("v1.30.4", "containerd://2.0.1", "systemd"),
+        ("v1.31.0", "containerd://2.0.1", None),
+        ("v1.31.0", "containerd://1.7.27", "systemd"),
+        ("v1.34.0", "cri-o://1.34.1", None),
+    ],
+)
+def test_a_kubelet_that_asks_the_engine_has_no_cgroup_driver_of_its_own(
+    kubelet: str, engine: str, driver: str | None
+) -> None:
+    node = make({"file:/var/lib/kubelet/config.yaml": text("cgroupDriver: systemd\n")}, kubelet=kubelet, engine=engine)
+
+    assert node.runtime.engine.kubelets_cgroup_driver == Seen(driver)
+
+
+@pytest.mark.parametrize(("engine", "on"), [("containerd://1.7.30", False), ("containerd://2.1.0", True)])
+def test_nri_is_on_from_containerd_2_on_where_no_file_says_otherwise(engine: str, *, on: bool) -> None:
+    node = make({f"file:{PLAIN}/config.toml": text("version = 2\n")}, kubelet="v1.36.2", engine=engine)
+
+    assert node.runtime.nri_is_enabled == Seen(on)
+
+
+def test_the_log_of_containerd_2_says_in_json_what_it_started_with() -> None:
+    config = {"containerd": {"runtimes": {"nvidia": {"options": {"BinaryName": "/x/nvidia-container-runtime"}}}}}
+    line = f'time="t" level=info msg="starting cri plugin" config={json.dumps(json.dumps(config))}\n'
+    node = make(
+        {f"file:{PLAIN}/config.toml": text("version = 2\n" + HANDLER), "log:containerd": text("")},
+        kubelet="v1.36.2",
+        engine="containerd://2.1.0",
+        logs={"containerd": "Start cri plugin with config nothing\n" + line},
+    )
+
+    loaded = node.runtime.loaded
+    assert isinstance(loaded, Seen)
+    assert [other for _, other in loaded.value.other] == ["/x/nvidia-container-runtime"]
+
+
+@pytest.mark.parametrize("log", ["", "starting cri plugin", 'starting cri plugin" config="{"', "Start cri plugin " * 9])
+def test_a_log_that_does_not_say_it_is_passed_over(log: str) -> None:
+    assert started_with(log) is None

@@ -467,8 +467,10 @@ class _Merge:
     def _undone(self, settings: tuple[Setting, ...], name: str) -> tuple[Undone, ...]:
         """Return what does not count: what another file undid, and sections that this version does not read."""
         now = {one.key: one.value for one in settings}
-        said = [file for file in self.files if file.said_version]
-        decides = Origin(said[-1].path, said[-1].text, ("version",)) if said else Origin(self.files[0].path)
+        decides = Origin(self.files[0].path if self.files else "")
+        for file in self.files:
+            if file.said_version:
+                decides = Origin(file.path, file.text, ("version",))
         found = [Undone(one, winner, now.get(one.key)) for one, winner in self.undone]
         for plugin in _SECTIONS:
             if plugin != name:

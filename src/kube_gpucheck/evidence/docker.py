@@ -5,6 +5,7 @@ container's runtime (`core/sandbox_run.go`).
 """
 
 import json
+import re
 from typing import Final
 
 from kube_gpucheck.evidence.configuration import Configuration, Handler, Origin, Setting
@@ -28,7 +29,7 @@ def effective(path: str, text: str | None) -> Configuration:
     for name, value in as_table(data.get("runtimes"), f"{path}: runtimes").items():
         fields = as_table(value, f"{path}: runtimes.{name}")
         kind = text_of(fields, "runtimeType", path) or ""
-        origin = Origin(_at(path, text, f'"{name}"'))
+        origin = Origin(_at(path, text, name))
         handlers[name] = Handler(name, text_of(fields, "path", path), kind, None, origin)
     cdi = as_table(data.get("features"), f"{path}: features").get("cdi")
     return Configuration(
@@ -38,13 +39,11 @@ def effective(path: str, text: str | None) -> Configuration:
         files=() if text is None else (path,),
         labels_containers=data.get("selinux-enabled") is True,
         systemd_cgroups="native.cgroupdriver=cgroupfs" not in strings(data.get("exec-opts"), f"{path}: exec-opts"),
-        settings=tuple(
-            Setting((key,), value, Origin(_at(path, text, f'"{key}"'))) for key, value in sorted(data.items())
-        ),
+        settings=tuple(Setting((key,), value, Origin(_at(path, text, key))) for key, value in sorted(data.items())),
     )
 
 
-def _at(path: str, text: str | None, word: str) -> str:
-    """Return the path with the line on which a name first stands."""
-    before, found, _ = (text or "").partition(word)
-    return f"{path}:{before.count(chr(10)) + 1}" if found else path
+def _at(path: str, text: str | None, name: str) -> str:
+    """Return the path with the line on which a field of that name first stands."""
+    found = re.search(rf'"{re.escape(name)}"\s{{0,20}}:', text or "")
+    return path if found is None or text is None else f"{path}:{text.count(chr(10), 0, found.start()) + 1}"
