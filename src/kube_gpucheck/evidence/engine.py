@@ -139,6 +139,9 @@ _COMPLAINT: Final = re.compile(
 )
 
 
+_STARTS: Final = 'msg="starting containerd"'
+
+
 class Answer(msgspec.Struct, frozen=True):
     """Whether the engine answers for CRI. `how`: what says so. `why`: its words where it does not."""
 
@@ -381,8 +384,8 @@ class Engine:
     def answer(self) -> Answer:
         """Whether the engine answers for CRI.
 
-        Source: `crictl info`; where it was not asked or could not ask, the node's condition Ready, which the kubelet
-        gives only while the engine answers it.
+        Source: `crictl info`; where it was not asked or could not ask, what containerd's log says since its last
+        start; then the node's condition Ready, which the kubelet gives only while the engine answers it.
         """
         asked = self.host.command(CRICTL)
         if not (isinstance(asked, Missing) and asked.kind is MissingKind.NOT_ASKED):
@@ -397,6 +400,9 @@ class Engine:
                 return Answer(found.ready, f"'{CRICTL}'", found.reason)
             if found is not None and found.handlers is not None:
                 return Answer(answers=True, how=f"'{CRICTL}'")
+        complaint = self.complaint
+        if not not_asked(complaint) and need(complaint) is not None:
+            return Answer(answers=False, how="the engine's log", why=need(complaint) or "")
         return self._by_condition()
 
     def _by_condition(self) -> Answer:
@@ -414,8 +420,9 @@ class Engine:
 
     @derived
     def complaint(self) -> str | None:
-        """The last line of containerd's log that says why its CRI plugin is not there, None if there is none."""
-        found = _COMPLAINT.findall(need(self.host.log("containerd"))[-1_000_000:])
+        """The last line since containerd's last start that says why its CRI plugin is not there, None if none does."""
+        log = need(self.host.log("containerd"))[-1_000_000:]
+        found = _COMPLAINT.findall(log, max(log.rfind(_STARTS), 0))
         return None if not found else str(found[-1])[:300]
 
 
