@@ -16,7 +16,7 @@ from kube_gpucheck.diagnose import load_catalogue
 from kube_gpucheck.evidence import Node, containerd
 from kube_gpucheck.evidence.configuration import Handler
 from kube_gpucheck.evidence.engine import release_in
-from kube_gpucheck.model import Judgement, Outcome, Seen
+from kube_gpucheck.model import Judgement, Outcome, Seen, Severity
 
 PROGRAM: Final = program()
 pytestmark = [
@@ -184,7 +184,8 @@ def test_what_keeps_the_engine_from_starting_is_named(engine: Containerd, text: 
     assert re.search(rf":{line}\b|line {line}\b|gone\.toml", node.runtime.refusal.value or "")
     found = judged("RTM-017", node)
     assert found is not None
-    assert (node.runtime.refusal.value or "?") in found.seen
+    assert found.severity is Severity.CRITICAL
+    assert (node.runtime.refusal.value or "?") in found.means
 
 
 def test_a_handler_whose_program_is_missing_fails_as_the_catalogue_says(engine: Containerd) -> None:
