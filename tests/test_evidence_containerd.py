@@ -7,7 +7,7 @@ import pytest
 from kube_gpucheck.evidence import containerd, crio, toml
 from kube_gpucheck.evidence.configuration import Configuration, Handler, Origin
 from kube_gpucheck.evidence.containerd import CRI_V1, CRI_V2, effective, parse
-from kube_gpucheck.evidence.toml import ConfigurationError
+from kube_gpucheck.evidence.toml import ConfigurationError, UndecidedError
 
 RUNC = """
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -216,6 +216,11 @@ def test_a_handler_is_nvidias_by_its_program_or_else_by_its_name(handler: Handle
 def test_a_file_that_cannot_be_read_says_so(text: str) -> None:
     with pytest.raises(ConfigurationError):
         load((1, 6), text)
+
+
+def test_a_file_of_ten_megabytes_is_not_parsed() -> None:
+    with pytest.raises(UndecidedError, match=r"/0.toml: 10\d{6} characters, more than the \d+ that are read"):
+        load((1, 6), "version = 2\n" + "# padding\n" * 1_048_576)
 
 
 def test_an_empty_file_leaves_what_is_built_in() -> None:

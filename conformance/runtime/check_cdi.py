@@ -26,7 +26,14 @@ def check_cdi_specifications_hold(node: Node) -> None:
         _fault_of(f"{name} is defined in {' and '.join(paths)}", "of two definitions in one folder neither counts")
     unresolved = known(cdi.unresolved, "the CDI devices that pods asked for")
     if unresolved:
+        elsewhere = known(cdi.unsearched, "the folders that are searched for specifications")
         kinds = ", ".join(sorted({one.kind for one in specifications})) or "no kind at all"
+        if elsewhere:
+            _fault_of(
+                f"a container failed on {', '.join(unresolved)}; {', '.join(one.path for one in elsewhere)} defines "
+                f"{kinds}, and only {', '.join(known(cdi.searched, 'the folders that are searched'))} is searched",
+                "the specification lies where whoever injects the devices does not look",
+            )
         _fault_of(
             f"a container failed on {', '.join(unresolved)}; the specifications define {kinds}",
             "no specification defines the device that was asked for",

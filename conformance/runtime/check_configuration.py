@@ -100,6 +100,14 @@ def check_nothing_overrides_the_handler(node: Node) -> None:
             remedy=f"begin {template.path} with '{{{{ template \"base\" . }}}}', or put the handler into it; confirm "
             "with 'gpucheck run -k RTM-007' after the next restart",
         )
+    if template is not None and template.is_frozen:
+        fault(
+            seen=f"{template.path} is a plain configuration with programs of /usr/local/nvidia/toolkit, no template",
+            means="the GPU Operator's toolkit froze one state of the engine's configuration: at the next start the "
+            "service's own settings (registries, sandbox image, cgroups) are gone, and the engine may not start",
+            remedy=f"remove {template.path}, give the operator's toolkit no CONTAINERD_CONFIG of that name, then "
+            f"'{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-007'",
+        )
     if not files.nvidia:
         not_applicable("no file of the engine sets a handler for NVIDIA; RTM-003 judges that")
 

@@ -2,6 +2,7 @@
 
 from kube_gpucheck.evidence import Node
 from kube_gpucheck.evidence.delivery import Mode
+from kube_gpucheck.evidence.engine import EngineKind
 from kube_gpucheck.evidence.toolkit import CLI, HOOK, RUNTIME, ToolkitMode
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
@@ -72,6 +73,15 @@ def check_toolkit_configuration_can_hold(node: Node) -> None:
             "confirm with 'gpucheck run -k RTM-008'",
         )
     _judge_mode(node, found.mode, found.path)
+    if known(node.runtime.engine.kind, "which engine it is") is EngineKind.CRI_O and found.runtimes is not None:
+        default = known(node.runtime.configuration, "CRI-O's configuration").default
+        if default not in {one.rpartition("/")[2] for one in found.runtimes}:
+            fault(
+                seen=f"{found.path}: runtimes = {', '.join(found.runtimes)}; CRI-O's own runtime here is '{default}'",
+                means="the NVIDIA runtime calls another low-level runtime than CRI-O brings, or finds none",
+                remedy=f"put the path of '{default}' first in nvidia-container-runtime.runtimes, then "
+                f"'{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-008'",
+            )
     if found.root != "/" and known(node.host.entry(found.root), f"whether '{found.root}' is there") is None:
         fault(
             seen=f"{found.path}: root = '{found.root}', and there is no such folder",

@@ -135,6 +135,12 @@ def gone(text: str) -> frozenset[str]:
     return frozenset(path.rstrip(":.") for path in _PATH.findall(text[:8192]))
 
 
+def _folder(path: str) -> str:
+    """Return a folder's usual name: /var/run is /run."""
+    path = path.rstrip("/")
+    return f"/var{path}" if path.startswith("/run/") else path
+
+
 class Cdi:
     """The CDI specifications of one node."""
 
@@ -175,6 +181,29 @@ class Cdi:
         return tuple(one for one in found if one.is_nvidia)
 
     @derived
+    def searched(self) -> tuple[str, ...]:
+        """The folders in which whoever injects CDI devices here looks them up: the engine, or the toolkit's runtime.
+
+        Source: the engine's `cdi_spec_dirs`, the toolkit's `spec-dirs`; both mean `FOLDERS` where they are not said.
+        """
+        declared = need(self.node.deliveries.declared)
+        said: tuple[str, ...] | None = None
+        if declared & {Mode.CDI_ENGINE, Mode.DRA} or not need(self.node.deliveries.by_handler):
+            configuration = self.node.runtime.configuration
+            said = None if not_asked(configuration) else need(configuration).cdi_spec_dirs
+        else:
+            found = self.node.runtime.toolkit.configuration
+            content = None if not_asked(found) else need(found)
+            said = None if content is None else content.spec_dirs
+        return tuple(_folder(one) for one in said or FOLDERS)
+
+    @derived
+    def unsearched(self) -> tuple[Specification, ...]:
+        """The specifications that lie in none of the folders that are searched."""
+        folders = need(self.searched)
+        return tuple(one for one in need(self.specifications) if posixpath.dirname(one.path) not in folders)
+
+    @derived
     def errors(self) -> tuple[str, ...]:
         """What the pods of this node say of containers that could not be started, once each; empty without pods."""
         pods = self.node.pods
@@ -192,8 +221,9 @@ class Cdi:
 
     @derived
     def unresolved(self) -> tuple[str, ...]:
-        """The devices that pods asked for in vain and that no specification defines now, once each."""
-        defined = {name for one in need(self.specifications) for name in one.defines}
+        """The devices that pods asked for in vain and that no specification in a searched folder defines, once each."""
+        unsearched = need(self.unsearched) if need(self.specifications) else ()
+        defined = {name for one in need(self.specifications) if one not in unsearched for name in one.defines}
         asked = {name: None for text in need(self.errors) for name in unresolved(text)}
         return tuple(name for name in asked if name not in defined and KIND.fullmatch(name.partition("=")[0]))
 

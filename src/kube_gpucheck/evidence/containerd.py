@@ -82,6 +82,11 @@ class File(msgspec.Struct, frozen=True):
         """The plugins' sections by name."""
         return as_table(self.data.get("plugins"), f"{self.path}: plugins")
 
+    @property
+    def disables_cri(self) -> bool:
+        """Whether it disables the CRI plugin, by whichever of its names, whether that counts in its version or not."""
+        return any(one in {CRI_V1, *_CRI_URIS} for one in strings(self.data.get("disabled_plugins"), self.path))
+
     def mentions_nvidia(self) -> bool:
         """Tell whether it has an NVIDIA handler under any of the section's names, right or wrong for its version."""
         try:

@@ -134,8 +134,9 @@ _DOWN: Final = re.compile(
 )
 _COMPLAINT: Final = re.compile(
     r'failed to load plugin io\.containerd\.grpc\.v1\.cri[^"]*|no corresponding runtime configured[^"]*|'
-    r'(?:expected|unsupported) (?:containerd )?config version[^"]*|failed to load TOML[^"]*|invalid plugin config[^"]*',
-    re.IGNORECASE,
+    r'(?:expected|unsupported) (?:containerd )?config version[^"]*|failed to load TOML[^"]*|invalid plugin config[^"]*|'
+    r"^containerd: \(\d+, \d+\): [^\n]*",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 

@@ -90,6 +90,11 @@ class Template(msgspec.Struct, frozen=True):
     text: str
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether it is a plain configuration that the GPU Operator's toolkit wrote, and no template at all."""
+        return "{{" not in self.text and "/usr/local/nvidia/toolkit/" in self.text
+
+    @property
     def keeps_nvidia(self) -> bool:
         """Whether a handler that the distribution detects, or one of its own, survives the next rendering."""
         return "nvidia" in self.text or re.search(r'\{\{-?\s*template\s+"base"', self.text) is not None

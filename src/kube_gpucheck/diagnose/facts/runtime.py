@@ -8,7 +8,7 @@ from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fa
 from kube_gpucheck.evidence import Node
 from kube_gpucheck.evidence.configuration import Handler, names_nvidia
 from kube_gpucheck.evidence.delivery import Mode
-from kube_gpucheck.evidence.engine import Distribution, EngineKind
+from kube_gpucheck.evidence.engine import PLAIN_CONFIGURATION, PLAIN_SOCKET, Distribution, EngineKind
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.runtime import Template
 from kube_gpucheck.evidence.stack import Component
@@ -78,10 +78,25 @@ def engine_config_was_rewritten(context: Context) -> bool:
     """The engine's configuration has an NVIDIA handler and switches the CRI plugin off, as a generated file does."""
 
     def rewritten(node: Node) -> bool:
-        configuration = need(node.runtime.configuration)
-        return configuration.cri_disabled and any(one.mentions_nvidia() for one in need(node.runtime.containerd_files))
+        files = need(node.runtime.containerd_files)
+        disabled = any(one.disables_cri for one in files) or need(node.runtime.configuration).cri_disabled
+        return disabled and any(one.mentions_nvidia() for one in files)
 
     return any_node(context, rewritten)
+
+
+@fact
+def engine_config_is_of_another_engine(context: Context) -> bool:
+    """The file of an embedded engine gives it the socket of the system's containerd, as a dump of that does."""
+
+    def is_foreign(node: Node) -> bool:
+        if not need(node.runtime.engine.distribution).embeds_its_engine:
+            return False
+        mains = [one for one in need(node.runtime.containerd_files)[:1] if one.path != PLAIN_CONFIGURATION]
+        tables = [one.data.get("grpc") for one in mains]
+        return any(isinstance(one, dict) and one.get("address") == PLAIN_SOCKET for one in tables)
+
+    return any_node(context, is_foreign)
 
 
 # --- handlers --------------------------------------------------------------------------------------
@@ -228,9 +243,7 @@ def template_is_the_toolkits_own(context: Context) -> bool:
     """The template is a plain configuration with the toolkit's paths, and no template at all."""
     return any_node(
         context,
-        lambda node: (
-            (found := _template(node)) is not None and "{{" not in found.text and _OPERATORS_FOLDER in found.text
-        ),
+        lambda node: (found := _template(node)) is not None and found.is_frozen,
     )
 
 
@@ -431,14 +444,11 @@ def cdi_spec_lacks_the_device_of_a_known_kind(context: Context) -> bool:
 
 @fact
 def cdi_folder_of_the_spec_is_not_searched(context: Context) -> bool:
-    """A specification of the kind asked for lies in a folder that the engine's cdi_spec_dirs does not name."""
+    """A specification of the kind asked for lies in a folder that whoever injects its devices does not search."""
 
     def unsearched(node: Node) -> bool:
-        folders = need(node.runtime.configuration).cdi_spec_dirs
-        if folders is None:
-            return False
-        searched = {one.rstrip("/") for one in folders}
-        return any(posixpath.dirname(one.path) not in searched for one in need(node.runtime.cdi.specifications))
+        asked_for = {name.partition("=")[0] for name in need(node.runtime.cdi.unresolved)}
+        return any(one.kind in asked_for for one in need(node.runtime.cdi.unsearched))
 
     return any_node(context, unsearched)
 
