@@ -367,6 +367,8 @@ class Runtime:
         else by its age against that of its configuration, else by what became of pods that name the handler.
         """
         configured = need(self.configuration).nvidia
+        log = self.host.log("containerd")
+        started = None if not_asked(log) else containerd.started_with(need(log))
         answer = self.engine.answer
         if isinstance(answer, Seen) and not answer.value.answers:
             reason = f"the engine does not answer ({answer.value.how}): {answer.value.why}"
@@ -379,8 +381,6 @@ class Runtime:
         if told:
             missing = tuple(one for one in configured if one.name not in told)
             return Loaded("node.status.runtimeHandlers", missing)
-        log = self.host.log("containerd")
-        started = None if not_asked(log) else containerd.started_with(need(log))
         if started is not None:
             return _compared(configured, started, "what the engine's log says of its last start")
         if not not_asked(self.host.command(f"systemctl show {need(self.engine.unit)}")):
