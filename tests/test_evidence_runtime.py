@@ -565,3 +565,80 @@ def test_the_log_of_containerd_2_says_in_json_what_it_started_with() -> None:
 @pytest.mark.parametrize("log", ["", "starting cri plugin", 'starting cri plugin" config="{"', "Start cri plugin " * 9])
 def test_a_log_that_does_not_say_it_is_passed_over(log: str) -> None:
     assert started_with(log) is None
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "engine", "labels", "configure", "edited", "restart"),
+    [
+        (
+            "v1.32.3+rke2r1",
+            "containerd://2.0.4-k3s2",
+            {},
+            "run 'systemctl restart rke2-agent': its service looks for the toolkit when it starts",
+            f"{RKE2}/config-v3.toml.tmpl, below a first line '{{{{ template \"base\" . }}}}'",
+            "systemctl restart rke2-agent",
+        ),
+        (
+            "v1.28.5+k3s1",
+            "containerd://1.7.11-k3s2",
+            {"node-role.kubernetes.io/control-plane": "true"},
+            "run 'systemctl restart k3s'",
+            "/var/lib/rancher/k3s/agent/etc/containerd/config.toml.tmpl",
+            "systemctl restart k3s",
+        ),
+        (
+            "v1.30.4+k0s",
+            "containerd://1.7.20",
+            {"node-role.kubernetes.io/control-plane": "true"},
+            "--config=/etc/k0s/containerd.d/nvidia.toml', then 'systemctl restart k0scontroller'",
+            "/etc/k0s/containerd.d/nvidia.toml",
+            "systemctl restart k0scontroller",
+        ),
+        (
+            "v1.30.4",
+            "containerd://1.6.28",
+            {"microk8s.io/cluster": "true"},
+            "run 'microk8s enable nvidia'",
+            "/var/snap/microk8s/current/args/containerd-template.toml",
+            "microk8s stop && microk8s start",
+        ),
+        (
+            "v1.29.9",
+            "cri-o://1.29.9",
+            {"node.openshift.io/os_id": "rhcos"},
+            "let the GPU Operator do it",
+            "a file of /etc/crio/crio.conf.d",
+            "systemctl restart crio",
+        ),
+        (
+            "v1.33.0",
+            "containerd://2.1.1",
+            {},
+            "run 'nvidia-ctk runtime configure --runtime=containerd', then 'systemctl restart containerd'",
+            "/etc/containerd/config.toml",
+            "systemctl restart containerd",
+        ),
+    ],
+)
+def test_a_remedy_is_the_command_of_this_distribution(
+    kubelet: str, engine: str, labels: dict[str, str], configure: str, edited: str, restart: str
+) -> None:
+    found = make({}, kubelet=kubelet, engine=engine, labels=labels).runtime.engine
+
+    assert configure in found.configure
+    assert found.editable.startswith(edited)
+    assert found.restart == restart
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "said"),
+    [
+        ("v1.32.3+rke2r1", "set CONTAINERD_SOCKET=/run/k3s/containerd/containerd.sock and no CONTAINERD_CONFIG"),
+        ("v1.30.4+k0s", "RUNTIME_CONFIG_SOURCE=file in toolkit.env of the ClusterPolicy"),
+        ("v1.33.0", "delete the pod of the GPU Operator's toolkit on the node: it writes the handler"),
+    ],
+)
+def test_under_the_gpu_operator_a_remedy_is_what_its_toolkit_must_be_told(kubelet: str, said: str) -> None:
+    toolkit = daemonset("nvidia-container-toolkit-daemonset", command="nvidia-ctk-installer")
+
+    assert said in make({}, kubelet=kubelet, api={"daemonsets.apps": [toolkit]}).runtime.engine.configure

@@ -75,7 +75,8 @@ def check_engine_injects_cdi_devices(node: Node) -> None:
             seen=f"GPUs are given out by CDI names ({', '.join(sorted(one.value for one in needing))}); "
             f"{version} does not inject them",
             means="containerd 1.6 has no CDI, 1.7 has it off by default: a container starts without its GPU",
-            remedy="set enable_cdi = true in the CRI section of containerd 1.7, or update to 2.0, then "
+            remedy="set enable_cdi = true in the CRI section (containerd 1.7; 2.0 has it on) in "
+            f"{node.runtime.engine.editable}, then "
             f"'{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-011'",
         )
 

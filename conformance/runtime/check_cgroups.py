@@ -35,9 +35,8 @@ def check_handler_has_the_cgroup_driver_of_the_others(node: Node) -> None:
         seen=f"handler {names} has cgroup driver {_driver(wrong[0])}, {whose} has {wanted}{also}",
         means="containers of this handler land in a cgroup that the kubelet does not manage: on cgroup v2 they are "
         "killed after seconds or flap",
-        remedy=f"set SystemdCgroup = {str(wanted == 'systemd').lower()} in the handler's options (a K3s or RKE2 of "
-        f"September 2023 or later writes it), then '{node.runtime.engine.restart}'; confirm with "
-        "'gpucheck run -k RTM-006'",
+        remedy=f"set SystemdCgroup = {str(wanted == 'systemd').lower()} in the handler's options in "
+        f"{node.runtime.engine.editable}, then '{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-006'",
         severity=Severity.MAJOR if harms else Severity.MINOR,
     )
 

@@ -44,6 +44,7 @@ def _fault_of(node: Node, seen: str, means: str) -> NoReturn:
     fault(
         seen=f"the GPU Operator hands over GPUs by NRI; {seen}",
         means=f"{means}: containers start without their GPU",
-        remedy="set disable = false under plugins.'io.containerd.nri.v1.nri' (CRI-O: enable_nri), update the engine, "
-        f"or switch nriPluginEnabled off; then '{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-018'",
+        remedy="set disable = false under plugins.'io.containerd.nri.v1.nri' (CRI-O: enable_nri = true) in "
+        f"{node.runtime.engine.editable}, update the engine, or switch nriPluginEnabled off; then "
+        f"'{node.runtime.engine.restart}'; confirm with 'gpucheck run -k RTM-018'",
     )

@@ -12,6 +12,7 @@ import msgspec
 
 from kube_gpucheck.evidence.containerd import Running, running
 from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.evidence.toml import ConfigurationError
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
@@ -94,6 +95,18 @@ _UNITS: Final = {
     Distribution.K0S: ("k0scontroller", "k0sworker"),
     Distribution.MICROK8S: ("snap.microk8s.daemon-containerd",),
 }
+_OPERATORS_VALUES: Final = {
+    Distribution.RKE2: f"CONTAINERD_SOCKET={_SOCKET[Distribution.RKE2]} and no CONTAINERD_CONFIG",
+    Distribution.K3S: f"CONTAINERD_SOCKET={_SOCKET[Distribution.K3S]} and no CONTAINERD_CONFIG",
+    Distribution.K0S: f"CONTAINERD_CONFIG=/etc/k0s/containerd.d/nvidia.toml, "
+    f"CONTAINERD_SOCKET={_SOCKET[Distribution.K0S]} and RUNTIME_CONFIG_SOURCE=file",
+    Distribution.MICROK8S: "CONTAINERD_CONFIG=/var/snap/microk8s/current/args/containerd-template.toml, "
+    f"CONTAINERD_SOCKET={_SOCKET[Distribution.MICROK8S]} and RUNTIME_CONFIG_SOURCE=file",
+    Distribution.GKE: "RUNTIME_CONFIG_SOURCE=file",
+}
+"""Source: NVIDIA/cloud-native-docs, gpu-operator/getting-started.rst and google-gke.rst; RKE2 documentation, "GPU
+Operators"; gpu-operator issues 992 and 1323."""
+_TEMPLATE_3_SINCE: Final = (2, 0)
 _SERVER_LABELS: Final = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _BY_KUBELET: Final = (
     (re.compile(r"\+rke2"), Distribution.RKE2),
@@ -310,29 +323,80 @@ class Engine:
     def restart(self) -> str:
         """The command that restarts the engine, for a remedy."""
         unit, distribution = self.unit, self.distribution
-        if isinstance(unit, Missing):
-            return "systemctl restart containerd"
-        if isinstance(distribution, Seen) and distribution.value is Distribution.MICROK8S:
-            return "microk8s stop && microk8s start"
-        return f"systemctl restart {unit.value}"
+        match distribution.value if isinstance(distribution, Seen) else Distribution.PLAIN:
+            case Distribution.MICROK8S:
+                return "microk8s stop && microk8s start"
+            case Distribution.TALOS:
+                return "talosctl -n NODE reboot"
+            case Distribution.BOTTLEROCKET:
+                return "apiclient reboot"
+            case _:
+                return f"systemctl restart {unit.value if isinstance(unit, Seen) else 'containerd'}"
+
+    @property
+    def editable(self) -> str:
+        """The file that a person edits to change the engine's configuration so that it lasts, for a remedy."""
+        kind, release = self.kind, self.release
+        if isinstance(kind, Seen) and kind.value is EngineKind.CRI_O:
+            return "a file of /etc/crio/crio.conf.d"
+        if isinstance(kind, Seen) and kind.value is EngineKind.DOCKER:
+            return DAEMON_FILE
+        distribution = self.distribution
+        found = distribution.value if isinstance(distribution, Seen) else Distribution.PLAIN
+        match found:
+            case Distribution.RKE2 | Distribution.K3S:
+                new = isinstance(release, Seen) and release.value is not None and release.value >= _TEMPLATE_3_SINCE
+                name = TEMPLATES[found][0 if new else 1]
+                folder = CONFIGURATION[found].rpartition("/")[0]
+                return f"{folder}/{name}, below a first line '{{{{ template \"base\" . }}}}'"
+            case Distribution.K0S:
+                return "/etc/k0s/containerd.d/nvidia.toml"
+            case Distribution.MICROK8S:
+                return "/var/snap/microk8s/current/args/containerd-template.toml"
+            case Distribution.TALOS:
+                return "/etc/cri/conf.d/20-customization.part (machine.files of the machine's configuration)"
+            case Distribution.BOTTLEROCKET:
+                return "the node's settings (apiclient set)"
+            case _:
+                path = self.configuration_path
+                return path.value if isinstance(path, Seen) else PLAIN_CONFIGURATION
 
     @property
     def configure(self) -> str:
         """How the NVIDIA handler gets into this distribution's configuration, for a remedy."""
-        distribution, kind = self.distribution, self.kind
+        toolkit, kind = self.node.deliveries.serving(Component.TOOLKIT), self.kind
+        distribution = self.distribution
+        found = distribution.value if isinstance(distribution, Seen) else Distribution.PLAIN
+        if isinstance(toolkit, Seen) and toolkit.value:
+            return self._configure_by_operator(found)
         if isinstance(kind, Seen) and kind.value in {EngineKind.CRI_O, EngineKind.DOCKER}:
+            if found is Distribution.OPENSHIFT:
+                return "let the GPU Operator do it (toolkit.enabled=true in the ClusterPolicy)"
             name = "crio" if kind.value is EngineKind.CRI_O else "docker"
             return f"run 'nvidia-ctk runtime configure --runtime={name}', then '{self.restart}'"
-        match distribution.value if isinstance(distribution, Seen) else Distribution.PLAIN:
+        match found:
             case Distribution.RKE2 | Distribution.K3S:
                 return f"run '{self.restart}': its service looks for the toolkit when it starts, and writes the handler"
             case Distribution.K0S:
-                file = "/etc/k0s/containerd.d/nvidia.toml"
+                file = self.editable
                 return f"run 'nvidia-ctk runtime configure --runtime=containerd --config={file}', then '{self.restart}'"
             case Distribution.MICROK8S:
                 return "run 'microk8s enable nvidia': it writes the handler into containerd-template.toml"
+            case Distribution.TALOS:
+                return (
+                    "add the system extension nvidia-container-toolkit to the machine's image, and upgrade the machine"
+                )
+            case Distribution.BOTTLEROCKET:
+                return "take an NVIDIA variant of Bottlerocket for the node, whose image has the handler"
             case _:
                 return f"run 'nvidia-ctk runtime configure --runtime=containerd', then '{self.restart}'"
+
+    def _configure_by_operator(self, distribution: Distribution) -> str:
+        """Say what the GPU Operator's toolkit must be told, so that it writes this engine's configuration."""
+        said = _OPERATORS_VALUES.get(distribution, "")
+        values = f"set {said} in toolkit.env of the ClusterPolicy, " if said else ""
+        restart = f", then '{self.restart}'" if distribution.detects_nvidia_itself else ""
+        return f"{values}delete the pod of the GPU Operator's toolkit on the node: it writes the handler{restart}"
 
     @derived
     def started_at(self) -> datetime.datetime | None:
