@@ -78,4 +78,4 @@ def _judge_overhead(one: RuntimeClassDocument, nodes: list[Node]) -> None:
 
 
 def _pairs(selector: dict[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(selector.items())) or "nothing"
+    return ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))

@@ -93,12 +93,11 @@ class Configuration(msgspec.Struct, frozen=True):
 
     `handlers` in order of name. `default`: the handler of pods that name none. `enable_cdi` and `cdi_spec_dirs`: None
     if not said. `cri_disabled`: whether the plugin that the kubelet talks to is switched off. `version`: the one by
-    which the engine reads its files. `files`: those that were
-    read, in the order in which the engine reads them. `lost`: settings for NVIDIA that were undone. `refused`: why this
-    release would not start with these files, None if it would. `nri_disabled`, and
-    `labels_containers` (for SELinux): None if not said. `systemd_cgroups`: for an engine with one cgroup driver for all
-    handlers, whether it is systemd's; None where each handler has its own. `settings`: every
-    value that counts, and `undone`: every one that does not, both empty where the files were not read one by one.
+    which the engine reads its files. `files`: those that were read, in the order in which the engine reads them.
+    `lost`: settings for NVIDIA that were undone. `refused`: why this release would not start with these files, None if
+    it would. `nri_disabled`, and `labels_containers` (for SELinux): None if not said. `systemd_cgroups`: for an engine
+    with one cgroup driver for all handlers, whether it is systemd's; None where each handler has its own. `settings`:
+    every value that counts, and `undone`: every one that does not, both empty where the files were not read one by one.
     """
 
     handlers: tuple[Handler, ...]
