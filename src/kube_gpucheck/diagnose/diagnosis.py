@@ -274,7 +274,7 @@ class _Diagnostician:
         return tuple(step for step in steps if not re.search(r"\bRULES\b", step))
 
     def _then(self, cause: Cause, heads: list[Key]) -> str:
-        """Return the command that proves the cure: by the catalogue's check where it is built, else the one that faulted.
+        """Return the command that proves the cure: by the catalogue's check if it is built, else the one that faulted.
 
         Where nothing but hosts was looked at, it looks at the host again.
         """
