@@ -14,6 +14,7 @@ from kube_gpucheck.collect.hostplaces import DRIVER_UNITS
 from kube_gpucheck.collect.hostreads import HostReads
 from kube_gpucheck.evidence.block import decode_block
 from kube_gpucheck.evidence.bundle import Bundle, HostRecord, memory_bundle
+from kube_gpucheck.evidence.engine import DAEMON_FILE, KUBELET_CONFIGURATIONS, PROCESSES
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.kernel_log import parse_kernel_log
 from kube_gpucheck.evidence.nodereport import decode_report
@@ -185,6 +186,45 @@ def test_cri_o_is_read_where_it_is_and_containerd_is_not_asked_for(tmp_path: Pat
 
     assert reads["file:/etc/crio/crio.conf.d/99-nvidia.conf"] == {"text": "[crio.runtime]\n"}
     assert f"file:{PLAIN}" not in reads
+
+
+def test_what_tells_which_engine_the_kubelet_uses_is_read_and_nothing_else_of_its_files(tmp_path: Path) -> None:
+    kubelet = (
+        "cgroupDriver: systemd\nstaticPodURLHeader:\n  Word: [a-secret-word]\ncontainerRuntimeEndpoint: unix:///x\n"
+    )
+    files = {
+        "/usr/bin/kubelet": "",
+        DAEMON_FILE: '{"runtimes": {"nvidia": {"path": "/usr/bin/nvidia-container-runtime"}}}',
+        KUBELET_CONFIGURATIONS[0]: kubelet,
+        "/sys/fs/cgroup/cgroup.controllers": "cpu\n",
+        "/sys/fs/selinux/booleans/container_use_devices": "1 1",
+    }
+
+    report = read_host(tree(tmp_path, files))
+
+    reads = reads_of(report)
+    assert "nvidia-container-runtime" in reads[f"file:{DAEMON_FILE}"]["text"]
+    assert reads[f"stat:{DAEMON_FILE}"]["entries"][0]["type"] == "file"
+    assert reads["stat:/usr/bin/nvidia-container-runtime"] == {"absent": True}
+    assert reads[f"file:{KUBELET_CONFIGURATIONS[0]}"]["text"] == (
+        "cgroupDriver: systemd\ncontainerRuntimeEndpoint: unix:///x\n"
+    )
+    assert reads[f"file:{KUBELET_CONFIGURATIONS[1]}"] == {"absent": True}
+    assert reads["stat:/sys/fs/cgroup/cgroup.controllers"]["entries"][0]["name"] == "cgroup.controllers"
+    assert reads["file:/sys/fs/selinux/booleans/container_use_devices"] == {"text": "1 1"}
+    assert reads["stat:/var/run/nri/nri.sock"] == {"absent": True}
+    assert "a-secret-word" not in json.dumps(report)
+
+
+def test_an_import_that_is_not_there_and_a_folder_in_a_file_s_place_are_seen_to_be_so(tmp_path: Path) -> None:
+    root = tree(tmp_path, {PLAIN: 'imports = ["/etc/gone.toml", "/etc/odd[1].toml"]\n', f"{K0S}/x": ""})
+
+    reads = reads_of(read_host(root))
+
+    assert reads["file:/etc/gone.toml"] == {"absent": True}
+    assert reads["file:/etc/odd[1].toml"] == {"absent": True}
+    assert reads[f"file:{K0S}"] == {"error": "EISDIR"}
+    assert reads[f"stat:{K0S}"]["entries"][0]["type"] == "dir"
 
 
 def test_imports_are_followed_and_one_that_goes_round_ends(tmp_path: Path) -> None:
@@ -453,6 +493,31 @@ def test_an_engine_s_own_arguments_tell_where_its_configuration_lies(tmp_path: P
     assert reads["file:/srv/rke2/agent/etc/containerd/config.toml"] == {"text": "version = 3\n"}
     assert reads["list:/srv/kubelet/device-plugins"]["entries"][0]["name"] == "kubelet.sock"
     assert reads["exec:ps -e -o pid=,comm="]["text"] == "7 containerd\n8 kubelet\n"
+    assert "a-secret-word" not in json.dumps(report)
+
+
+def test_of_every_engine_that_runs_paths_and_sockets_are_told_and_no_other_argument(tmp_path: Path) -> None:
+    lines = (
+        ("containerd", "/usr/bin/containerd\0"),
+        ("containerd", "/srv/bin/containerd\0-c\0/srv/config.toml\0-a\0/run/k3s/c.sock\0--log-level\0debug\0"),
+        ("dockerd", "/usr/bin/dockerd\0-H\0fd://\0--cluster-store-opt=a-secret-word\0"),
+        ("kubelet", "/usr/bin/kubelet\0--container-runtime-endpoint=unix:///run/k3s/c.sock\0--token=a-secret-word\0"),
+        ("bash", "bash\0--config=/a-secret-word\0"),
+    )
+    files = {"/srv/config.toml": "version = 2\n"}
+    for number, (name, words) in enumerate(lines, 10):
+        files |= {f"/proc/{number}/comm": f"{name}\n", f"/proc/{number}/cmdline": words}
+
+    report = read_host(tree(tmp_path, files))
+
+    reads = reads_of(report)
+    assert reads[f"exec:{PROCESSES}"]["text"].splitlines() == [
+        "/usr/bin/containerd",
+        "/srv/bin/containerd -c=/srv/config.toml -a=/run/k3s/c.sock",
+        "/usr/bin/dockerd",
+        "/usr/bin/kubelet --container-runtime-endpoint=unix:///run/k3s/c.sock",
+    ]
+    assert reads["file:/srv/config.toml"] == {"text": "version = 2\n"}
     assert "a-secret-word" not in json.dumps(report)
 
 

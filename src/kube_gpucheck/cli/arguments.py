@@ -53,6 +53,7 @@ _SHOW_EPILOG: Final = """\
 examples:
   gpucheck show runtime gpu-0 --from bundle/       every handler and setting with the file and line that made it
   gpucheck show runtime gpu-0 --context gpu-prod
+  sudo gpucheck show runtime gpu-0 --context gpu-prod --host      on gpu-0 itself
 
 Files are known where the node's host was read; an API server alone tells of the engine's version and answers."""
 _SERVE_EPILOG: Final = """\
@@ -297,6 +298,7 @@ def _add_show(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="evidence on disk: a bundle's folder or .tar.gz, or a scenario by name",
     )
     showing.add_argument("--simulate", metavar="SCENARIO", help="collect from a scenario behind a Kubernetes API")
+    _add_host(showing)  # type: ignore[arg-type]  # a parser adds arguments as a group does
     _add_access(showing)  # type: ignore[arg-type]  # a parser adds arguments as a group does
     showing.add_argument("-q", "--quiet", action="store_true", help="no progress")
     showing.add_argument("-v", "--verbose", action="count", default=0, help="what gpucheck itself did")

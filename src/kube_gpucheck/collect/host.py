@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     """`asked`, `host` (a `host.json`), `logs` by unit, and `missing`, as `evidence/nodereport.py` has them."""
 
 HOST_FORMAT: Final = 1
-_IMPORTS: Final = re.compile(r"^\s*imports\s*=\s*\[([^\]]{0,4000})\]", re.MULTILINE)
+_IMPORTS: Final = re.compile(
+    r"""^\s*imports\s*=\s*\[((?:[^\]"']|"[^"\n]{0,500}"|'[^'\n]{0,500}'){0,4000})\]""", re.MULTILINE
+)
 _QUOTED: Final = re.compile(r"""["']([^"'\n]{1,500})["']""")
 _PROGRAM: Final = re.compile(
     r"""(?:BinaryName|runtime_path|^\s*path)["']?\s*=\s*["']([^"'\n/]{1,100})["']""", re.MULTILINE
@@ -103,12 +105,12 @@ class _Plan:
             self.services()
         self.nvml(full=full)
         self.cuda()
-        arguments = self.processes()
-        if arguments or self._runs_containers():
-            self.engine(arguments)
+        processes = self.processes()
+        if processes or self._runs_containers():
+            self.engine(processes)
             self.toolkit()
             self.cdi()
-            self.kubelet(arguments)
+            self.kubelet(processes)
             if self.own:
                 self.versions()
         for path in list(self._named)[:_MAX_PATHS]:
@@ -321,19 +323,19 @@ class _Plan:
 
     # --- the runtime ---------------------------------------------------------------------------------
 
-    def processes(self) -> dict[str, list[str]]:
-        """Read which services run, and return the arguments of engines and kubelet by name, for their paths' sake."""
+    def processes(self) -> list[list[str]]:
+        """Read which services run, and return name and command line, in words, of engines and kubelets."""
         answer = self.reads.peek("processes")
         text = answer.get("text")
         if not isinstance(text, str):
-            return {}
+            return []
         rows = [line.split("\t") for line in text.splitlines()]
         named = re.compile(places.SERVICES)
         shown = [" ".join(row[:2]) for row in rows if named.search(" ".join(row[:2]) + " ")]
         # what ps(1) prints of /proc, which is what was read; a pod that has the host's /proc has it too
         listed = "".join(line + "\n" for line in shown)
         self.reads.note("exec:ps -e -o pid=,comm=", {"text": listed, "code": 0, "filtered": places.SERVICES})
-        return {row[1]: row[2:] for row in reversed(rows) if row[2:]}
+        return [row[1:] for row in rows if row[2:]]
 
     def _runs_containers(self) -> bool:
         """Tell whether an engine or a kubelet is here at all; on a workstation nothing of them is asked for."""
@@ -341,10 +343,14 @@ class _Plan:
         files = (places.PLAIN, *places.CONFIGURATIONS, places.CRIO, *places.SOCKETS, *places.KUBELET_ROOTS)
         return any(self.reads.exists(one) for one in (*files, *programs))
 
-    def engine(self, arguments: dict[str, list[str]]) -> None:
+    def engine(self, processes: list[list[str]]) -> None:
         """Read the engine's configuration with all that it imports, and what the engine says of itself."""
-        started = _option(arguments.get("containerd", []), "--config", "-c")
-        mains = [one for one in (*places.CONFIGURATIONS, *([started] if started else ())) if self.reads.exists(one)]
+        self._arguments(processes)
+        for path in places.RUNTIME_SIGNS:
+            self.reads.stat(path)
+        self.reads.file(places.SELINUX_BOOLEAN)
+        started = _said(processes, "containerd", "--config", "-c")
+        mains = [one for one in (*places.CONFIGURATIONS, *started) if self.reads.exists(one)]
         has_crio = self.reads.exists(places.CRIO)
         if self.reads.exists(places.PLAIN) or not (mains or has_crio):
             mains.append(places.PLAIN)
@@ -360,12 +366,23 @@ class _Plan:
             self._configuration(places.CRIO + "/crio.conf")
             for name in self.reads.listing(places.CRIO_DROP_INS)[:_MAX_FILES]:
                 self._configuration(posixpath.join(places.CRIO_DROP_INS, name))
+        self._configuration(places.DOCKER)
         for folder in places.HOOKS:
             self.reads.listing(folder)
         if self.own:
             self._running_engine()
             if not any("exec:systemctl show " + one in self.reads.reads for one in places.ENGINE_UNITS):
                 self.reads.note("exec:systemctl show containerd", self._units.get("containerd", {"absent": True}))
+
+    def _arguments(self, processes: list[list[str]]) -> None:
+        """Keep how engines and kubelets were started: what ps(1) prints of it, with no option but those of `places`."""
+        listed = "".join(
+            " ".join([words[0], *(f"{name}={said}" for name in places.ARGUMENTS for said in _values(words, name))])
+            + "\n"
+            for _, *words in processes
+        )
+        kept = " ".join(places.ARGUMENTS)
+        self.reads.note("exec:ps -e -o args=", {"text": listed, "code": 0, "filtered": kept})
 
     def _toml(self, main: str) -> None:
         """Read a file and those that its imports mean, breadth first."""
@@ -381,7 +398,7 @@ class _Plan:
                 pending += [one for one in self._meant(whole) if "file:" + one not in self.reads.reads]
 
     def _meant(self, pattern: str) -> list[str]:
-        if not any(mark in pattern for mark in "*?["):
+        if "*" not in pattern:  # whatever else is in it, containerd takes it for a path
             return [pattern]
         folder = posixpath.dirname(pattern)
         names = self.reads.listing(folder)
@@ -437,15 +454,17 @@ class _Plan:
                 if "nvidia" in name or (isinstance(text, str) and "nvidia.com/" in text):
                     self._configuration(path)
 
-    def kubelet(self, arguments: dict[str, list[str]]) -> None:
-        """Read the kubelet's sockets and its record of devices."""
-        started = _option(arguments.get("kubelet", []), "--root-dir")
-        roots = [one for one in (*([started] if started else ()), *places.KUBELET_ROOTS) if self.reads.exists(one)]
+    def kubelet(self, processes: list[list[str]]) -> None:
+        """Read the kubelet's sockets, its record of devices, and which engine it is told to use."""
+        started = _said(processes, "kubelet", "--root-dir")
+        roots = [one for one in (*started, *places.KUBELET_ROOTS) if self.reads.exists(one)]
         for root in dict.fromkeys(roots or places.KUBELET_ROOTS[:1]):
             folder = posixpath.join(root, "device-plugins")
             if self.reads.listing(folder):
                 self.reads.file(posixpath.join(folder, places.CHECKPOINT))
             self.reads.listing(posixpath.join(root, "plugins_registry"))
+        for path in places.KUBELET_CONFIGURATIONS:
+            self.reads.file(path, keep=places.KUBELET_LINES)
 
     def versions(self) -> None:
         """Ask programs for their versions."""
@@ -453,13 +472,17 @@ class _Plan:
             self.reads.command(name + " --version")
 
 
-def _option(words: list[str], *names: str) -> str | None:
-    """Return the value of a program's option, given as `--name value` or `--name=value`, if it is a whole path."""
+def _said(processes: list[list[str]], program: str, *names: str) -> list[str]:
+    """Return the whole paths that processes of a name were given for an option, each once."""
+    found = [said for name, *words in processes if name == program for one in names for said in _values(words, one)]
+    return [one for one in dict.fromkeys(found) if one.startswith("/")]
+
+
+def _values(words: list[str], option: str) -> list[str]:
+    """Return what a command line gives an option, as `--name value` or `--name=value`; nothing that has spaces."""
+    given = []
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if name not in names:
-            continue
-        said = value if equals else "".join(words[place + 1 : place + 2])
-        if said.startswith("/"):
-            return said
-    return None
+        if name == option:
+            given.append(value if equals else "".join(words[place + 1 : place + 2]))
+    return [one for one in given if one and " " not in one]

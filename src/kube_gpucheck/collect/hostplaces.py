@@ -126,6 +126,7 @@ TEMPLATES: Final = ("config-v3.toml.tmpl", "config.toml.tmpl", "containerd-templ
 DROP_INS: Final = ("/etc/containerd/conf.d", "/etc/containerd/config.d")
 CRIO: Final = "/etc/crio"
 CRIO_DROP_INS: Final = "/etc/crio/crio.conf.d"
+DOCKER: Final = "/etc/docker/daemon.json"
 HOOKS: Final = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 SOCKETS: Final = (
     "/run/k3s/containerd/containerd.sock",
@@ -146,6 +147,7 @@ DRIVER_UNITS: Final = (
 UNITS: Final = (
     "containerd",
     "crio",
+    "docker",
     "rke2-server",
     "rke2-agent",
     "k3s",
@@ -199,5 +201,21 @@ CDI: Final = ("/etc/cdi", "/var/run/cdi")
 CDI_FILES: Final = (".yaml", ".yml", ".json")
 KUBELET_ROOTS: Final = ("/var/lib/kubelet", "/var/snap/microk8s/common/var/lib/kubelet", "/var/lib/k0s/kubelet")
 CHECKPOINT: Final = "kubelet_internal_checkpoint"
+KUBELET_CONFIGURATIONS: Final = ("/var/lib/kubelet/config.yaml", "/var/snap/microk8s/current/args/kubelet")
+KUBELET_LINES: Final = r"^\s*(?:cgroupDriver:|containerRuntimeEndpoint:|--cgroup-driver=|--container-runtime-endpoint=)"
+"""What is read of them; the rest has nothing to do with GPUs."""
+ARGUMENTS: Final = (
+    "--config",
+    "-c",
+    "--address",
+    "-a",
+    "--root-dir",
+    "--container-runtime-endpoint",
+    "--cgroup-driver",
+)
+"""Options of engines and kubelets that are told: paths, sockets and the cgroup driver, none a credential."""
+RUNTIME_SIGNS: Final = ("/sys/fs/cgroup/cgroup.controllers", "/var/run/nri/nri.sock")
+"""What is there with cgroup v2 alone; with NRI."""
+SELINUX_BOOLEAN: Final = "/sys/fs/selinux/booleans/container_use_devices"
 SERVICES: Final = r"^\d+ (?:nvidia|nv-|nvsm|dcgm|containerd |crio |dockerd |kubelet |rke2 |k3s|k0s)"
 """Processes that matter to the GPU stack; a process's name is cut after 15 characters."""

@@ -184,9 +184,12 @@ class HostReads:
 
     # --- verbs whose answers are kept ----------------------------------------------------------------
 
-    def file(self, path: str) -> str | None:
-        """Read a file, and return its text, None if it was not had."""
-        return _text(self._kept("file", path))
+    def file(self, path: str, *, keep: str | None = None) -> str | None:
+        """Read a file, and return its text, None if it was not had. `keep`: the pattern of the lines that are kept."""
+        key = "file:" + path
+        if key not in self.reads:
+            self.reads[key] = _filtered(self.peek("file", path), keep)
+        return _text(self.reads[key])
 
     def link(self, path: str) -> str | None:
         """Read where a link points, None if that was not had."""
@@ -209,12 +212,7 @@ class HostReads:
         key = "exec:" + line
         if key not in self.reads:
             read = self.run(line, **how)  # type: ignore[arg-type]  # as run says
-            text = read.get("text")
-            if keep is not None and isinstance(text, str) and read.get("code") == 0:
-                kept = re.compile(keep)
-                lines = [one for one in text.splitlines(keepends=True) if kept.search(one)]
-                read = {**read, "text": "".join(lines), "filtered": keep}
-            self.reads[key] = read
+            self.reads[key] = _filtered(read, keep if read.get("code") == 0 else None)
         return _text(self.reads[key])
 
     def note(self, key: str, read: Read) -> None:
@@ -324,6 +322,16 @@ def _patience(verb: str) -> tuple[float, float]:
     if verb == "cuda":
         return deadlines.CUDA_S, deadlines.CUDA_S
     return deadlines.NVML_START_S, deadlines.NVML_CALL_S
+
+
+def _filtered(read: Read, keep: str | None) -> Read:
+    """Return a read with those lines of its text that a pattern lets through."""
+    text = read.get("text")
+    if keep is None or not isinstance(text, str):
+        return read
+    kept = re.compile(keep)
+    lines = [one for one in text.splitlines(keepends=True) if kept.search(one)]
+    return {**read, "text": "".join(lines), "filtered": keep}
 
 
 def _text(read: Read) -> str | None:

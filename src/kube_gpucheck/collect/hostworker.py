@@ -35,6 +35,8 @@ _RECORD: Final = 8192
 """A record of /dev/kmsg is at most this long (Linux, Documentation/ABI/testing/dev-kmsg: one read, one record)."""
 _MAX_RECORDS: Final = 400_000
 _KMSG: Final = (1, 11)
+WITH_ARGUMENTS: Final = frozenset({"containerd", "crio", "dockerd", "cri-dockerd", "kubelet"})
+"""Processes that are told where their configuration and their sockets lie."""
 _TYPES: Final = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",
@@ -271,8 +273,7 @@ def kmsg_line(record: bytes) -> str:
 def read_processes(root: str) -> dict[str, object]:
     """Return id, name and arguments of each process, with tabs between, one process a line.
 
-    Arguments are given of engines and kubelets alone, and never leave the collector: they tell where their
-    configuration lies.
+    Arguments are given of engines and kubelets alone; which of them leave the collector is decided there.
 
     Raises:
         OSError: /proc cannot be listed.
@@ -284,9 +285,7 @@ def read_processes(root: str) -> dict[str, object]:
     for pid in pids:
         try:
             name = _raw(posixpath.join(top, str(pid), "comm")).strip()
-            arguments = (
-                _raw(posixpath.join(top, str(pid), "cmdline")) if name in {"containerd", "crio", "kubelet"} else ""
-            )
+            arguments = _raw(posixpath.join(top, str(pid), "cmdline")) if name in WITH_ARGUMENTS else ""
         except OSError:
             continue  # it has ended
         words = [name, *arguments.split("\0")]  # a process may call itself anything, line ends included

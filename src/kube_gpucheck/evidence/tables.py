@@ -1,4 +1,4 @@
-"""Reference data that evidence is translated with: codes of XIDs, NVML and CUDA, GPU generations, driver branches, flaws.
+"""Reference data that evidence is translated with: codes of XIDs, NVML and CUDA, GPUs, driver branches, flaws.
 
 The tables lie in `kube_gpucheck/data/`, each with its source; a table is read when it is first asked
 for. Nothing else of the package's files is read from here.
