@@ -163,6 +163,7 @@ def test_a_drop_in_that_takes_runc_away_keeps_the_cri_plugin_from_loading(engine
     assert runtime.import_dropped_default == Seen(value=True)
     assert isinstance(runtime.engine.complaint, Seen)
     assert "no corresponding runtime configured" in (runtime.engine.complaint.value or "")
+    assert (runtime.engine.complaint.value or "").endswith('default_runtime_name = "runc"')
 
 
 @pytest.mark.parametrize(

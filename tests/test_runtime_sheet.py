@@ -52,6 +52,14 @@ def test_what_could_not_be_read_says_so_in_its_sources_words() -> None:
     assert facts["default handler"] == f"unknown: {DROP_IN}: Invalid value (at line 4, column 18)"
 
 
+def test_an_engine_that_starts_without_what_kubernetes_talks_to_is_said_to_do_so() -> None:
+    facts = dict(sheet_of("mechanisms/containerd-import-replaces-cri-section--runc-gone").facts)
+
+    assert facts["would start with them"] == (
+        "yes, but not the plugin that the kubelet talks to: there is no handler 'runc'"
+    )
+
+
 def test_a_node_whose_host_was_not_read_has_no_table_and_says_why() -> None:
     node = memory_node({}, engine="containerd://1.7.27")
 

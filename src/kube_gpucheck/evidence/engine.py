@@ -146,8 +146,9 @@ _DOWN: Final = re.compile(
     r"container runtime is down|container runtime status check|runtime core not ready|RuntimeReady=false", re.IGNORECASE
 )
 _COMPLAINT: Final = re.compile(
-    r'failed to load plugin io\.containerd\.grpc\.v1\.cri[^"]*|no corresponding runtime configured[^"]*|'
-    r'(?:expected|unsupported) (?:containerd )?config version[^"]*|failed to load TOML[^"]*|invalid plugin config[^"]*|'
+    r"(?:failed to load plugin io\.containerd\.grpc\.v1\.cri|no corresponding runtime configured|"
+    r"(?:expected|unsupported) (?:containerd )?config version|failed to load TOML|invalid plugin config)"
+    r'(?:[^"\\\n]|\\.){0,2000}|'  # up to the end of what a log puts between quotes
     r"^containerd: \(\d+, \d+\): [^\n]*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -488,7 +489,7 @@ class Engine:
         """The last line since containerd's last start that says why its CRI plugin is not there, None if none does."""
         log = need(self.host.log("containerd"))[-1_000_000:]
         found = _COMPLAINT.findall(log, max(log.rfind(_STARTS), 0))
-        return None if not found else str(found[-1])[:300]
+        return None if not found else str(found[-1])[:300].replace('\\"', '"')
 
 
 def program_of(words: tuple[str, ...]) -> str:

@@ -40,7 +40,7 @@ def _facts(node: Node) -> tuple[tuple[str, str], ...]:
         ("service", f"{_said(engine.unit, str)}, active since {_said(engine.started_at, str)}"),
         ("main file", _said(engine.configuration_path, str)),
         ("files, as they are read", _said(runtime.files, lambda one: ", ".join(one.files) or "none")),
-        ("would start with them", _said(runtime.refusal, lambda one: "yes" if one is None else f"no: {one}")),
+        ("would start with them", _would_start(runtime)),
         ("template", _said(runtime.template, lambda one: "none" if one is None else one.path)),
         ("default handler", _said(runtime.configuration, lambda one: one.default)),
         (
@@ -54,6 +54,18 @@ def _facts(node: Node) -> tuple[tuple[str, str], ...]:
         ("its configuration", _said(toolkit.configuration_path, str)),
         ("driver root", _said(runtime.driver_root, str)),
     )
+
+
+def _would_start(runtime: Runtime) -> str:
+    said = _said(runtime.refusal, lambda one: "yes" if one is None else f"no: {one}")
+    found = runtime.configuration
+    if said != "yes" or isinstance(found, Missing):
+        return said
+    if found.value.cri_disabled:
+        return "yes, but not the plugin that the kubelet talks to: it is disabled"
+    if found.value.find(found.value.default) is None:
+        return f"yes, but not the plugin that the kubelet talks to: there is no handler '{found.value.default}'"
+    return said
 
 
 def _handlers(runtime: Runtime) -> SheetTable:
