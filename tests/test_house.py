@@ -5,6 +5,7 @@ that does not exist yet breaks no rule; a file in the library that belongs to no
 """
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -114,9 +115,14 @@ def house() -> list[Path]:
     return [*files_in(LIBRARY), *files_in(SUITE)]
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
 def nodes(path: Path, kind: type[Node]) -> Iterator[Node]:
     """Yield every node of one kind in a file's syntax tree."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = parsed(path)
     return (node for node in ast.walk(tree) if isinstance(node, kind))
 
 
