@@ -32,9 +32,10 @@ NOT_REAL_OF: Final = {
 
 HEAD: Final = """# Recorded bundles
 
-Real components on one node with one NVIDIA H200 and driver 580.159.04 (open kernel modules); each fault was made
+Real components on nodes with one NVIDIA H200 and driver 580.159.04 (open kernel modules); each fault was made
 on purpose. `bundle.json` says of each what is not real. A dash: the state's own evidence does not tell it.
-Written by `tests/import_recordings.py`.
+Those named `host-…` are of `gpucheck run --host` on a virtual machine without Kubernetes, written by
+`tests/record_hosts.py`; the others by `tests/import_recordings.py`.
 
 | state | driver | GPU | Kubernetes | recorded (UTC) |
 | --- | --- | --- | --- | --- |
@@ -42,18 +43,22 @@ Written by `tests/import_recordings.py`.
 
 
 def main(folder: Path) -> int:
-    """Write one bundle a state, and a page that lists them. Replaces what is there."""
-    rows = []
+    """Write one bundle a state, and the page that lists them. Replaces what is there."""
     for state in sorted(path for path in folder.iterdir() if path.is_dir() and recognise(path)):
         notes = NOT_REAL_CLUSTER if (state / "objects.json").exists() else NOT_REAL_HOST
         manifest, files = import_recording(state, not_real=notes + NOT_REAL_OF.get(state.name, ()))
         target = RECORDED / state.name
         shutil.rmtree(target, ignore_errors=True)
         write_bundle(target, manifest, files)
-        rows.append(row(state.name, open_bundle(target)))
         print(target)
-    (RECORDED / "README.md").write_text(HEAD + "".join(rows), encoding="utf-8")
+    write_page()
     return 0
+
+
+def write_page() -> None:
+    """Write the page that lists all recordings."""
+    rows = [row(one.name, open_bundle(one)) for one in sorted(RECORDED.iterdir()) if one.is_dir()]
+    (RECORDED / "README.md").write_text(HEAD + "".join(rows), encoding="utf-8")
 
 
 def row(name: str, bundle: Bundle) -> str:

@@ -11,6 +11,7 @@ from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.evidence.bundle import Asked, Manifest, RunRecord, encode_manifest, memory_bundle
 from kube_gpucheck.evidence.driver import Driver, Hindrance, Obstacle
 from kube_gpucheck.evidence.gpu import GpuIdentity
+from kube_gpucheck.evidence.libraries import Library
 from kube_gpucheck.evidence.modules import DkmsBuild, Flavour, ModuleFile
 from kube_gpucheck.evidence.nvml import kernel_address
 from kube_gpucheck.evidence.tables import generation_of_device, generation_of_nvml, nvml_code, xids
@@ -356,6 +357,22 @@ def test_versions_of_libraries_stand_in_the_names_that_their_links_end_at() -> N
 
     assert driver.libraries_present == Seen(value=True)
     assert driver.library_versions == Seen({"libnvidia-ml.so.1": "525.78.01", "libcuda.so.1": "525.85.12"})
+
+
+def test_what_the_loader_s_cache_names_and_is_gone_is_not_installed() -> None:
+    folder = {"entries": [{"name": "libcuda.so.1", "target": "libcuda.so.525.85.12"}, {"name": "libcuda.so.525.85.12"}]}
+    elsewhere = {"link:/usr/lib64/libnvidia-ml.so.1": "/opt/own/libnvidia-ml.so.1", "list:/opt/own": {"entries": []}}
+    cache = "".join(f"{name} (libc6,x86-64) => /usr/lib64/{name}\n" for name in ("libnvidia-ml.so.1", "libcuda.so.1"))
+    reads = {"exec:ldconfig -p": cache, "list:/usr/lib64": folder, **elsewhere}
+
+    assert driver_of(reads).libraries == Seen((Library("libcuda.so.1", "/usr/lib64/libcuda.so.1", "525.85.12"),))
+    assert kind(driver_of(reads, "list:/opt/own").libraries) is MissingKind.TIMEOUT
+
+
+def test_a_link_in_a_folder_that_leads_nowhere_is_no_library() -> None:
+    folder = {"entries": [{"name": "libnvidia-ml.so.1", "target": "/opt/driver/libnvidia-ml.so.1"}]}
+
+    assert driver_of({"list:/usr/lib64": folder, "list:/opt/driver": {"absent": True}}).libraries == Seen(())
 
 
 def test_libraries_whose_links_were_not_read_have_no_version() -> None:

@@ -146,6 +146,14 @@ def test_a_field_that_the_library_does_not_know_is_not_offered_and_another_call_
     assert isinstance(health_with(nvmlDeviceGetComputeMode=Code(2)).compute_mode, Missing)
 
 
+def test_a_field_that_nvml_left_as_it_was_is_not_told() -> None:
+    """A success with the type of a double, 0.0: recorded/host-healthy has five of them."""
+    health = health_with(NVML_FI_DEV_NVSWITCH_CONNECTED_LINK_COUNT=0.0, NVML_FI_DEV_GET_GPU_RECOVERY_ACTION=0)
+
+    assert health.links_to_switches == Seen(None)
+    assert health.recovery == Seen(Recovery.NONE)
+
+
 def test_a_mode_that_nvml_does_not_have_is_unparsable() -> None:
     found = health_with(nvmlDeviceGetComputeMode=9).compute_mode
     assert isinstance(found, Missing)

@@ -21,9 +21,9 @@ def check_libraries_are_found_where_the_toolkit_looks(node: Node) -> None:
     root = known(node.runtime.driver_root, "the driver root")
     missing = [name for name in LIBRARIES if known(node.runtime.library(name), f"where {name} is found") is None]
     if missing:
-        place = "the entries of the loader's cache (ldconfig -p)" if root == "/" else f"the library folders of {root}"
+        place = "where the loader's cache (ldconfig -p) leads" if root == "/" else f"in the library folders of {root}"
         fault(
-            seen=f"{place} have no {' and no '.join(missing)}",
+            seen=f"no {' and no '.join(missing)} {place}",
             means="the toolkit finds no driver to give to a container: its libraries are not installed, or lie in a "
             "folder that is not searched",
             remedy="install the driver's libraries of the loaded module's version, or name their folder in "

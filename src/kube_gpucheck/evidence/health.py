@@ -291,7 +291,7 @@ class Health:
         for number in range(MOST_LINKS):
             count = self._driver.answer(
                 self._gpu,
-                "nvmlDeviceGetFieldValues",
+                _FIELDS,
                 "NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_FAILED_EVENTS",
                 str(number),
             )
@@ -404,7 +404,7 @@ class Health:
     def recovery(self) -> Recovery | None:
         """What the GPU asks for. Source: NVML_FI_DEV_GET_GPU_RECOVERY_ACTION (driver 570 and later)."""
         name = "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION"
-        return self._closed("nvmlDeviceGetFieldValues", Recovery, self._field(name), name)
+        return self._closed(_FIELDS, Recovery, self._field(name), name)
 
     @derived
     def licences(self) -> tuple[Licence, ...] | None:
@@ -453,7 +453,9 @@ class Health:
         return value
 
     def _field(self, name: str) -> int | None:
-        return self._number("nvmlDeviceGetFieldValues", name)
+        """Return a field's value, None too where NVML left it as it was: a double, which none of these fields is."""
+        value = need(self._driver.answer(self._gpu, _FIELDS, name))
+        return None if type(value) is float else self._number(_FIELDS, name)
 
     def _text(self, call: str) -> str | None:
         value = need(self._driver.answer(self._gpu, call))
@@ -491,6 +493,7 @@ MOST_LINKS: Final = 36
 """More NVLinks than any GPU has."""
 LINK_ERRORS: Final = ("REPLAY", "RECOVERY", "CRC_FLIT", "CRC_DATA")
 _VGPU: Final = 2
+_FIELDS: Final = "nvmlDeviceGetFieldValues"
 _CORRUPTED_INFOROM: Final = 14
 _CHECKSUM: Final = "nvmlDeviceValidateInforom"
 _IMAGE: Final = "nvmlDeviceGetInforomImageVersion"

@@ -1,5 +1,6 @@
 """The driver's user-space libraries on a host: which the loader takes, and of which version they are."""
 
+import functools
 import posixpath
 import re
 from typing import Final
@@ -7,7 +8,8 @@ from typing import Final
 import msgspec
 
 from kube_gpucheck.evidence.host import Command, Host
-from kube_gpucheck.evidence.readings import GapError, need
+from kube_gpucheck.evidence.nvml import is_not_asked
+from kube_gpucheck.evidence.readings import GapError, attempt, need
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 WANTED: Final = ("libnvidia-ml.so.1", "libcuda.so.1")
@@ -26,8 +28,8 @@ class Library(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-def cached_path(cache: Command, name: str) -> str | None:
-    """Return where the loader finds a library, 64-bit before 32-bit, None if its cache has none of that name."""
+def _cached_paths(cache: Command, name: str) -> list[str]:
+    """Return where the loader looks for a library by its cache, 64-bit before 32-bit, else in the cache's order."""
     paths = []
     for line in cache.text.splitlines():
         if name not in line:
@@ -35,7 +37,23 @@ def cached_path(cache: Command, name: str) -> str | None:
         found = _CACHE_LINE.fullmatch(line)
         if found is not None and found.group(1) == name:
             paths.append((not _is_64_bit(found.group(2)), found.group(3)))
-    return min(paths, key=lambda path: path[0])[1] if paths else None
+    return [path for _, path in sorted(paths, key=lambda path: path[0])]
+
+
+def is_there(host: Host, path: str) -> bool:
+    """Tell whether a library that the cache names still stands there; where nobody looked, the cache's word holds.
+
+    Raises:
+        GapError: it was looked for, and what was found could not be had.
+    """
+    for _ in range(_MAX_LINKS):
+        target = _target(host, path)
+        link = None if is_not_asked(target) else need(target)
+        if link is None:
+            break
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
+    entry = host.entry(path)
+    return is_not_asked(entry) or need(entry) is not None
 
 
 def tells_of(cache: Command, name: str) -> bool:
@@ -65,7 +83,10 @@ def version_at(host: Host, path: str) -> Reading[str | None]:
 
 
 def listed_library(host: Host, name: str) -> Reading[str | None]:
-    """Return where a library stands in a folder that was listed, None if it stands in none of them."""
+    """Return where a library stands in a folder that was listed, None if it stands in none of them.
+
+    A link there that leads nowhere is none.
+    """
     proven = False
     for key in host.keys("list:"):
         folder = key.removeprefix("list:")
@@ -75,7 +96,12 @@ def listed_library(host: Host, name: str) -> Reading[str | None]:
         if isinstance(listing, Missing):
             return listing
         if listing.value is not None and listing.value.find(name) is not None:
-            return Seen(posixpath.join(folder, name))
+            path = posixpath.join(folder, name)
+            there = attempt(functools.partial(is_there, host, path))
+            if isinstance(there, Missing):
+                return there
+            if there.value:
+                return Seen(path)
         proven = proven or listing.value is None or listing.value.tells_of(name)
     if proven:
         return Seen(None)
@@ -115,7 +141,8 @@ def _is_64_bit(flags: str) -> bool:
 def loaded_libraries(host: Host) -> tuple[Library, ...]:
     """Return NVML's and CUDA's library as the loader finds them; those that are not installed are left out.
 
-    From the loader's cache, else (not read, or no such program) from the folders that were listed.
+    From the loader's cache, else (not read, or no such program) from the folders that were listed. A cache may be older
+    than the folders: what it names counts only if it was not seen to be gone.
 
     Raises:
         GapError: a source was asked for and is missing, or none was asked for.
@@ -140,8 +167,8 @@ def _find(host: Host, name: str) -> str | None:
     command = need(cache)
     if command is None:
         return need(listed_library(host, name))
-    path = cached_path(command, name)
-    if path is None and not tells_of(command, name):
+    paths = _cached_paths(command, name)
+    if not paths and not tells_of(command, name):
         reason = f"'ldconfig -p' on {host.name} was read through the filter '{command.filtered}', which hides {name}"
         raise GapError(Missing(MissingKind.ERROR, reason, f"nodes/{host.name}/host.json#exec:ldconfig -p"))
-    return path
+    return next((path for path in paths if is_there(host, path)), None)

@@ -27,6 +27,7 @@ from kube_gpucheck.evidence.engine import (
     not_asked,
 )
 from kube_gpucheck.evidence.host import Host
+from kube_gpucheck.evidence.libraries import is_there
 from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.evidence.toml import ConfigurationError, UndecidedError
@@ -581,8 +582,9 @@ class Runtime:
             if command is None:
                 raise GapError(Missing(MissingKind.ERROR, f"there is no ldconfig on {self.node.name} to ask", source))
             for row in command.text.splitlines():
-                if row.strip().startswith(f"{name} ") and "=>" in row:
-                    return row.rpartition("=>")[2].strip()
+                path = row.rpartition("=>")[2].strip()
+                if row.strip().startswith(f"{name} ") and "=>" in row and is_there(self.host, path):
+                    return path
             tells = command.filtered is None or re.search(command.filtered, name) is not None
             if command.status not in {None, 0} or command.truncated or not tells or not command.text.strip():
                 raise GapError(Missing(MissingKind.ERROR, f"'{line}' on {self.node.name} was not had whole", source))

@@ -9,7 +9,7 @@ from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fa
 from kube_gpucheck.evidence import Gpu, Node
 from kube_gpucheck.evidence.driver import Obstacle
 from kube_gpucheck.evidence.kernel_log import NoticeKind, Xid, slot_of
-from kube_gpucheck.evidence.libraries import listed_library
+from kube_gpucheck.evidence.libraries import WANTED, listed_library
 from kube_gpucheck.evidence.modules import Flavour
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.evidence.stack import Component
@@ -197,13 +197,12 @@ def module_on_disk_is_the_loaded_one(context: Context) -> bool:
 
 
 @fact
-def driver_libraries_are_nowhere(context: Context) -> bool:
-    """Neither the loader nor a folder of libraries that was listed has libnvidia-ml."""
+def a_library_of_the_driver_is_nowhere(context: Context) -> bool:
+    """The loader finds no libnvidia-ml, or no libcuda, and no folder of libraries that was listed has it."""
 
     def nowhere(node: Node) -> bool:
-        if need(node.driver.libraries_present):
-            return False
-        return asked(listed_library(node.host, "libnvidia-ml.so.1")) is None
+        found = {one.name for one in need(node.driver.libraries)}
+        return any(name not in found and asked(listed_library(node.host, name)) is None for name in WANTED)
 
     return all_nodes(context, nowhere)
 
@@ -215,7 +214,7 @@ def libraries_are_on_disk_but_not_in_the_cache(context: Context) -> bool:
     def hidden(node: Node, name: str) -> bool:
         return need(listed_library(node.host, name)) is not None and need(node.runtime.library(name)) is None
 
-    return any_node(context, lambda node: any(hidden(node, name) for name in ("libnvidia-ml.so.1", "libcuda.so.1")))
+    return any_node(context, lambda node: any(hidden(node, name) for name in WANTED))
 
 
 @fact
