@@ -11,10 +11,11 @@ child while it reads files. `--fake` needs a C compiler. docs/performance.md kee
 
 import argparse
 import json
+import marshal
+import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from typing import Any, Final
 from processes import Cost, cost_of, median, spent_by
 
 from kube_gpucheck.collect import hostnvml, hostplaces
-from kube_gpucheck.collect.hostreads import clean_environment
+from kube_gpucheck.collect.hostreads import clean_environment, worker_command
 
 LIBRARIES: Final = tuple(f"{folder}/{hostplaces.NVML_LIBRARY}" for folder in hostplaces.HOST_LIBRARIES)
 FAKE: Final = Path(__file__).resolve().parent.parent / "tests" / "fake_nvml" / "nvml.c"
@@ -36,17 +37,19 @@ class Sweep:
     def __init__(self, candidates: Sequence[str], *, loader: bool) -> None:
         """Make it. `loader`: the library that the loader finds comes before the candidates."""
         began = time.perf_counter()
-        environment = {**clean_environment(), "PYTHONPATH": ":".join(path for path in sys.path if path)}
-        worker = [sys.executable, "-S", "-m", "kube_gpucheck.collect.hostworker", "/", "nvml"]
-        with subprocess.Popen(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
+        environment = clean_environment()
+        if "LD_LIBRARY_PATH" in os.environ:
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        command = worker_command("nvml")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
             self._child = child
-            list(self._ask(["nvml", "nothing"]))  # the interpreter and the package are there once it answers
+            list(self._ask(["nothing", None]))  # the interpreter and the package are there once it answers
             asked = time.perf_counter()
-            start = dict(self._ask(["nvml", "start", list(candidates), loader, list(hostnvml.SYSTEM)]))
+            start = dict(self._ask(["start", list(candidates), loader, list(hostnvml.SYSTEM)]))
             self.gpus = (start.get("nvmlDeviceGetCount_v2") or {}).get("value") or 0
             self.answers = {**start}
             for index in range(self.gpus):
-                self.answers |= dict(self._ask(["nvml", "gpu", index, False]))
+                self.answers |= dict(self._ask(["gpu", index]))
             ended = time.perf_counter()
             spent = spent_by(child.pid)
             self.cost = Cost(ended - began, spent.cpu_s, spent.peak_mib)
@@ -56,10 +59,10 @@ class Sweep:
         if start.get("nvmlInit_v2", {}).get("code") != 0:
             raise SystemExit(f"NVML does not start: {start.get('nvmlInit_v2')}")
 
-    def _ask(self, request: Sequence[object]) -> Iterator[tuple[str, Any]]:
+    def _ask(self, request: list[Any]) -> Iterator[tuple[str, Any]]:
         if self._child.stdin is None or self._child.stdout is None:
             return
-        self._child.stdin.write(json.dumps(request).encode() + b"\n")
+        self._child.stdin.write(marshal.dumps(request))
         self._child.stdin.flush()
         for line in self._child.stdout:
             answer = json.loads(line)
@@ -122,16 +125,11 @@ def list_calls() -> None:
     answers = list(hostnvml.answers(["start", list(LIBRARIES), True, list(hostnvml.SYSTEM)]))
     count = next((one["read"].get("value") for one in answers if one.get("key") == "nvmlDeviceGetCount_v2"), 0)  # type: ignore[attr-defined]  # an answer's read
     for index in range(count or 0):
-        answers += hostnvml.answers(["gpu", index, False])
-    for index in range(count or 0):
-        answers += [one for one in hostnvml.answers(["gpu", index, True]) if _is_slow(one)]
+        answers += hostnvml.answers(["gpu", index])
+        answers += hostnvml.answers(["full", index])
     print(f"{len(answers)} answers in {time.perf_counter() - began:.4f} s")
     for ms, key, how in sorted((_row(one) for one in answers if one.get("read")), reverse=True):
         print(f"{ms:9.3f} ms  {how:>5}  {key}")
-
-
-def _is_slow(answer: dict[str, Any]) -> bool:
-    return any(str(answer.get("key", "")).startswith(name.partition("(")[0]) for name in hostnvml.SLOW)
 
 
 def _row(answer: dict[str, Any]) -> tuple[float, str, str]:

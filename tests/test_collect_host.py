@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kube_gpucheck.collect import deadlines, hostreport, hostworker
+from kube_gpucheck.collect import deadlines, hostfiles, hostreport, hostworker
 from kube_gpucheck.collect.host import read_host
 from kube_gpucheck.collect.hostplaces import DRIVER_UNITS
 from kube_gpucheck.collect.hostreads import HostReads
@@ -355,7 +355,7 @@ def test_a_service_s_journal_that_may_not_be_read_is_missing_and_one_that_may_is
     ],
 )
 def test_a_record_of_the_kernel_s_ring_is_a_line_of_dmesg(record: bytes, line: str) -> None:
-    assert hostworker.kmsg_line(record) == line
+    assert hostfiles.kmsg_line(record) == line
 
 
 # --- verbs -----------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_no_link_leads_out_of_the_root(tmp_path: Path) -> None:
     (root / "etc/real").write_text("the host's")
 
     def file(path: str) -> dict[str, object]:
-        return hostworker.answer(str(root), "file", path, None)
+        return hostfiles.answer(str(root), "file", path, None)
 
     assert file("/etc/absolute") == {"absent": True}
     assert file("/etc/climbing") == {"absent": True}
@@ -382,18 +382,18 @@ def test_no_link_leads_out_of_the_root(tmp_path: Path) -> None:
     assert file("/../outside") == {"absent": True}
     assert file("/etc/round") == {"error": "ELOOP"}
     assert file("/etc/own") == {"text": "the host's"}
-    assert hostworker.answer(str(root), "link", "/etc/own", None) == {"text": "/etc/real"}
-    assert hostworker.answer(str(root), "link", "/etc/real", None) == {"absent": True}
-    assert hostworker.answer(str(root), "stat", "/etc/absolute", None) == {"absent": True}
+    assert hostfiles.answer(str(root), "link", "/etc/own", None) == {"text": "/etc/real"}
+    assert hostfiles.answer(str(root), "link", "/etc/real", None) == {"absent": True}
+    assert hostfiles.answer(str(root), "stat", "/etc/absolute", None) == {"absent": True}
 
 
 def test_a_pipe_a_device_and_a_folder_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
 
-    assert hostworker.answer(str(tmp_path), "file", "/pipe", None) == {"error": "ENOTSUP"}
-    assert hostworker.answer(str(tmp_path), "file", "/folder", None) == {"error": "EISDIR"}
-    assert hostworker.answer("/", "file", "/dev/zero", None) == {"error": "ENOTSUP"}
+    assert hostfiles.answer(str(tmp_path), "file", "/pipe", None) == {"error": "ENOTSUP"}
+    assert hostfiles.answer(str(tmp_path), "file", "/folder", None) == {"error": "EISDIR"}
+    assert hostfiles.answer("/", "file", "/dev/zero", None) == {"error": "ENOTSUP"}
 
 
 def test_of_a_huge_file_the_end_is_kept(tmp_path: Path) -> None:
@@ -402,11 +402,11 @@ def test_of_a_huge_file_the_end_is_kept(tmp_path: Path) -> None:
         file.seek(0, os.SEEK_END)
         file.write(b"the end")
 
-    read: Any = hostworker.answer(str(tmp_path), "file", "/huge", None)
+    read: Any = hostfiles.answer(str(tmp_path), "file", "/huge", None)
 
     assert read["truncated"] is True
     assert read["text"].endswith("the end")
-    assert len(read["text"]) <= hostworker.MAX_TEXT
+    assert len(read["text"]) <= hostfiles.MAX_TEXT
 
 
 def test_hostile_bytes_become_text_that_json_carries(tmp_path: Path) -> None:
@@ -415,14 +415,12 @@ def test_hostile_bytes_become_text_that_json_carries(tmp_path: Path) -> None:
     os.mkdir(folder)  # noqa: PTH102  pathlib takes no bytes
     os.symlink(b"\xfe", folder + b"/\xff")  # noqa: PTH211  as above
 
-    text = json.dumps(
-        [hostworker.answer(str(tmp_path), *one, None) for one in (("file", "/file"), ("list", "/folder"))]
-    )
+    text = json.dumps([hostfiles.answer(str(tmp_path), *one, None) for one in (("file", "/file"), ("list", "/folder"))])
 
     read = msgspec.json.decode(text)
     assert read[0]["text"].startswith("\ufffd\0")
     assert (read[1]["entries"][0]["name"], read[1]["entries"][0]["target"]) == ("\ufffd", "\ufffd")
-    assert hostworker.answer(str(tmp_path), "file", "/a\0b", None) == {"error": "EINVAL"}
+    assert hostfiles.answer(str(tmp_path), "file", "/a\0b", None) == {"error": "EINVAL"}
 
 
 def test_a_listing_says_what_it_lets_through_and_one_that_is_too_long_is_no_listing(
@@ -432,16 +430,16 @@ def test_a_listing_says_what_it_lets_through_and_one_that_is_too_long_is_no_list
         (tmp_path / f"libnvidia{number}").touch()
     (tmp_path / "libc.so").touch()
 
-    read: Any = hostworker.answer(str(tmp_path), "list", "/", "nvidia")
+    read: Any = hostfiles.answer(str(tmp_path), "list", "/", "nvidia")
     assert read["filtered"] == "nvidia"
     assert [one["name"] for one in read["entries"]] == [f"libnvidia{number}" for number in range(5)]
 
-    monkeypatch.setattr(hostworker, "MAX_ENTRIES", 5)
-    assert hostworker.answer(str(tmp_path), "list", "/", None) == {"error": "EOVERFLOW"}
+    monkeypatch.setattr(hostfiles, "MAX_ENTRIES", 5)
+    assert hostfiles.answer(str(tmp_path), "list", "/", None) == {"error": "EOVERFLOW"}
 
 
 def test_an_entry_tells_type_mode_numbers_and_time() -> None:
-    read: Any = hostworker.answer("/", "stat", "/dev/null", None)
+    read: Any = hostfiles.answer("/", "stat", "/dev/null", None)
 
     entry = read["entries"][0]
     assert (entry["name"], entry["type"], entry["major"], entry["minor"]) == ("null", "char", 1, 3)
@@ -452,7 +450,7 @@ def test_an_entry_tells_type_mode_numbers_and_time() -> None:
 def test_what_may_not_be_read_is_an_error_and_not_absent(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
 
-    assert hostworker.answer(str(tmp_path), "list", "/closed", None) == {"error": "EACCES"}
+    assert hostfiles.answer(str(tmp_path), "list", "/closed", None) == {"error": "EACCES"}
 
 
 def test_a_read_that_takes_too_long_is_given_up_and_the_next_has_a_child_of_its_own(
@@ -469,7 +467,7 @@ def test_a_read_that_takes_too_long_is_given_up_and_the_next_has_a_child_of_its_
 
 
 def test_processes_are_told_by_id_and_name_and_arguments_of_engines_alone() -> None:
-    read: Any = hostworker.answer("/", "processes", "", None)
+    read: Any = hostfiles.answer("/", "processes", "", None)
 
     mine = next(line for line in read["text"].splitlines() if line.startswith(f"{os.getpid()}\t"))
     assert len(mine.split("\t")) == 2
@@ -528,7 +526,7 @@ def test_a_process_of_any_name_makes_no_node_of_a_workstation(tmp_path: Path) ->
 
 
 def test_the_kernel_s_ring_is_read_or_refused_and_never_waited_for() -> None:
-    read = hostworker.answer("/", "kmsg", "", None)
+    read = hostfiles.answer("/", "kmsg", "", None)
 
     assert "text" in read or read.get("error") in {"EPERM", "EACCES", "ENOTSUP"} or "absent" in read
 
@@ -620,3 +618,18 @@ def test_the_output_of_ldconfig_is_what_it_says_of_the_driver(tmp_path: Path) ->
     assert "libc.so.6" not in reads["exec:ldconfig -p"]["text"]
     assert reads["exec:ldconfig -p"]["filtered"]
     assert "link:/usr/lib/libnvidia-ml.so.1" in reads
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        {"code": 0, "value": [1, -2, 0.5, False, None, "NVIDIA H200"]},
+        {'"\\': 'quote " and \\, end\n\x00\x7f', "wide": "\u00e9 \U0001f5a5"},
+        [],
+        {},
+    ],
+)
+def test_what_a_library_s_child_writes_is_json(value: object) -> None:
+    assert json.loads(hostworker.encoded(value)) == value

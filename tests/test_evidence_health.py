@@ -9,6 +9,7 @@ from kube_gpucheck.evidence.driver import Driver
 from kube_gpucheck.evidence.gpu import GpuIdentity
 from kube_gpucheck.evidence.health import (
     ComputeMode,
+    Draw,
     Fabric,
     FabricState,
     Health,
@@ -212,6 +213,13 @@ def test_where_there_is_no_threshold_the_margin_to_it_counts() -> None:
     hot = health_with(**{TEMPERATURE: 90, SLOWDOWN: Code(3), "NVML_FI_DEV_MEMORY_TEMP": Code(3)}, **told).heats
     assert hot == Seen((Heat("GPU", -3, -2, relative=True),))
     assert hot.value[0].too_hot
+
+
+def test_power_stands_beside_the_limit_that_holds_it() -> None:
+    health = health_with(nvmlDeviceGetPowerUsage=412_900, nvmlDeviceGetEnforcedPowerLimit=700_000)
+
+    assert health.draw == Seen(Draw(412, 700))
+    assert health_with(nvmlDeviceGetPowerUsage=Code(3)).draw == Seen(None)
 
 
 def test_settings_stand_beside_their_defaults() -> None:

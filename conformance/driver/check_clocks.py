@@ -22,11 +22,9 @@ def check_nothing_slows_the_gpu_down(gpu: Gpu) -> None:
     if not active:
         return
     named = ", ".join(name for one, name in SLOW_DOWNS.items() if one in active)
-    heats = gpu.health.heats
-    told = f"; {'; '.join(str(one) for one in heats.value)}" if isinstance(heats, Seen) and heats.value else ""
     power = SlowDown.POWER_BRAKE in active
     fault(
-        seen=f"active: {named}{told}",
+        seen="; ".join((f"active: {named}", *_beside(gpu))),
         means="the power supply asks the GPU to save power, so that clocks are halved or less"
         if power
         else "the GPU protects itself from heat or from its power supply: its clocks are halved or less",
@@ -34,6 +32,15 @@ def check_nothing_slows_the_gpu_down(gpu: Gpu) -> None:
         + ("" if power else ", at fans, dust, airflow and inlet temperature, and at the GPU's power connector")
         + "; then run 'gpucheck run -k DRV-015'",
     )
+
+
+def _beside(gpu: Gpu) -> list[str]:
+    """Return what else was read of the GPU's clocks, power and heat."""
+    clock, draw, heats = gpu.health.clock_mhz, gpu.health.draw, gpu.health.heats
+    facts = [f"SM clock {clock.value} MHz"] if isinstance(clock, Seen) and clock.value is not None else []
+    if isinstance(draw, Seen) and draw.value is not None:
+        facts.append(f"{draw.value} drawn")
+    return facts + ([str(one) for one in heats.value] if isinstance(heats, Seen) else [])
 
 
 @check("DRV-016", layer=Layer.DRIVER, severity=Severity.MAJOR, after=("DRV-005",))

@@ -8,7 +8,8 @@ where the host's root is `/`; below another root (a pod that has the host at `/h
 not be run, and what they tell is not asked for: `ldconfig -p`, `modinfo`, `dkms`, `mokutil`,
 `containerd config dump`, `crictl info`, `systemctl`, `journalctl` and the versions.
 
-Standard library and `pynvml` alone, Python 3.8 on: it travels. Nothing is judged, parsed further or
+Standard library alone, Python 3.8 on: it travels; `pynvml` is used for all that NVML tells, where that is asked for and
+the package is there. Nothing is judged, parsed further or
 hidden here; credentials in an engine's configuration are replaced when the bundle is written.
 """
 
@@ -21,14 +22,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from kube_gpucheck.collect import deadlines, hostcuda, hostnvml
+from kube_gpucheck.collect import deadlines, hostcuda, hostnvml, hostnvmlcalls
 from kube_gpucheck.collect import hostplaces as places
 from kube_gpucheck.collect.hostlogs import read_logs
 from kube_gpucheck.collect.hostreads import PROGRAMS, GoneError, HostReads
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from kube_gpucheck.collect.hostreads import Read
 
     Report = dict[str, object]
@@ -215,11 +214,9 @@ class _Plan:
     def nvml(self, *, full: bool) -> None:
         """Ask NVML: of the host, then of GPU after GPU. One that hangs or crashes it does not cost the others."""
         ready = self._system()
-        if self.own and self.reads.reads["nvml:nvmlInit_v2"].get("error") == hostnvml.NO_PACKAGE:
-            self.reads.command("nvidia-smi -L", timeout_s=deadlines.NVML_START_S)
         for index in range(self._count()):
             if not ready and not self._start():
-                self._unanswered(index, "ECANCELED", full=full)
+                self._unanswered(index, "ECANCELED")
                 continue
             try:
                 self._sweep(index, full=full)
@@ -249,7 +246,7 @@ class _Plan:
         gone: str | None = None
         try:
             for call, read in self.reads.stream(verb, request):
-                self.reads.note(f"{verb}:{call}", read or {"error": "EPROTO"})
+                self.reads.note(f"{verb}:{call}", read)
         except GoneError as error:
             gone = error.why
         why = gone or "EPROTO"
@@ -261,7 +258,7 @@ class _Plan:
 
     def _count(self) -> int:
         """Return how many GPUs NVML lists, 0 where it did not start or does not say."""
-        started = self.reads.reads["nvml:nvmlInit_v2"].get("code") == hostnvml.SUCCESS
+        started = self.reads.reads["nvml:nvmlInit_v2"].get("code") == hostnvmlcalls.SUCCESS
         count = self.reads.reads["nvml:nvmlDeviceGetCount_v2"].get("value")
         return min(count, hostnvml.MAX_GPUS) if started and isinstance(count, int) else 0
 
@@ -272,7 +269,7 @@ class _Plan:
             answers = dict(self.reads.stream("nvml", request))
         except GoneError:
             return False
-        return (answers.get("nvmlInit_v2") or {}).get("code") == hostnvml.SUCCESS
+        return answers.get("nvmlInit_v2", {}).get("code") == hostnvmlcalls.SUCCESS
 
     def _driver_libraries(self, name: str) -> list[str]:
         """Return where a library of the driver lies, as paths of this process, beside the loader's own search."""
@@ -287,21 +284,20 @@ class _Plan:
 
     def _sweep(self, index: int, *, full: bool) -> None:
         """Ask one GPU everything. Of calls that were to come when the child went the first is told why."""
-        unknown = set()
         try:
-            for call, read in self.reads.stream("nvml", ["gpu", index, full]):
-                if read is None:
-                    unknown.add(call)
-                else:
-                    self.reads.note("nvml:" + call, read)
+            for call, read in self.reads.stream("nvml", ["gpu", index]):
+                self.reads.note("nvml:" + call, read)
         except GoneError as gone:
-            self._unanswered(index, gone.why, full=full, unknown=unknown)
+            self._unanswered(index, gone.why)
             raise
+        if full:
+            for call, read in self.reads.stream("nvml", ["full", index]):
+                self.reads.note("nvml:" + call, read)
 
-    def _unanswered(self, index: int, why: str, *, full: bool, unknown: Collection[str] = ()) -> None:
+    def _unanswered(self, index: int, why: str) -> None:
         """Say of the calls that were to come that they did not: of the first why, of the others that none was made."""
-        for call in hostnvml.calls(index, full=full):
-            if "nvml:" + call not in self.reads.reads and call not in unknown:
+        for call in hostnvml.calls(index):
+            if "nvml:" + call not in self.reads.reads:
                 self.reads.note("nvml:" + call, {"error": why})
                 why = "ECANCELED"
 

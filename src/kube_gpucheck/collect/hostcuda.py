@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Final
 
 LIBRARY: Final = "libcuda.so.1"
 CALLS: Final = ("cuDriverGetVersion", "cuInit", "cuDeviceGetCount")

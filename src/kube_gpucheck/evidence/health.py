@@ -115,6 +115,17 @@ class Heat(msgspec.Struct, frozen=True):
         return f"{self.part} {self.now_c} °C, slows down at {self.limit_c} °C"
 
 
+class Draw(msgspec.Struct, frozen=True):
+    """The power that a GPU draws and the limit that holds it, in W, rounded down."""
+
+    now_w: int
+    limit_w: int
+
+    def __str__(self) -> str:
+        """Return it as `412 of 700 W`."""
+        return f"{self.now_w} of {self.limit_w} W"
+
+
 class Setting(msgspec.Struct, frozen=True):
     """Something that an administrator can set: its value now and the default. `unit` is that of both."""
 
@@ -358,6 +369,18 @@ class Health:
             if most:
                 found.append(Heat("memory", memory, most))
         return tuple(found)
+
+    @derived
+    def draw(self) -> Draw | None:
+        """The power drawn. Source: nvmlDeviceGetPowerUsage, nvmlDeviceGetEnforcedPowerLimit, both in mW."""
+        now = self._number("nvmlDeviceGetPowerUsage")
+        limit = None if now is None else self._number("nvmlDeviceGetEnforcedPowerLimit")
+        return None if now is None or limit is None else Draw(now // 1000, limit // 1000)
+
+    @derived
+    def clock_mhz(self) -> int | None:
+        """The clock of the streaming multiprocessors now. Source: nvmlDeviceGetClockInfo, NVML_CLOCK_SM."""
+        return self._number("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM")
 
     @derived
     def settings(self) -> tuple[Setting, ...]:
