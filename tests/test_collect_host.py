@@ -351,6 +351,7 @@ def test_a_service_s_journal_that_may_not_be_read_is_missing_and_one_that_may_is
         (b"4,1,0,c;", "[    0.000000] "),
         (b"30,12,123456789012,-,caller=T1;a;b", "[123456.789012] a;b"),
         (b"no record at all", ""),
+        (b"4,1,2500000,-;NVRM: a\\x0aNVRM:\\x09b \\x5cx0a", "[    2.500000] NVRM: a\n               NVRM:\tb \\x0a"),
         (b"6,1,5,-;\xff\xfe", "[    0.000005] \ufffd\ufffd"),
     ],
 )

@@ -418,6 +418,25 @@ def test_a_gpu_that_fell_off_the_bus_without_an_xid_has_xid_79() -> None:
     assert [xid.code for xid in found.value] == [79]
 
 
+@pytest.mark.parametrize(("gpus", "codes"), [("ONE", [119]), ("TWO", [])])
+def test_a_gsp_that_stopped_answering_has_xid_119_where_there_is_no_doubt_which(gpus: str, codes: list[int]) -> None:
+    said = "NVRM: GPU0 sanity check failed 0x62 waiting for RPC response from GSP."
+    log = f"[    0.0] Linux version 6.8\n[   10.5] {said}\n"
+    found = driver_of({**{"ONE": ONE, "TWO": TWO}[gpus], "exec:dmesg": log}).xids(GpuIdentity("0000:02:00.0"))
+
+    assert isinstance(found, Seen)
+    assert [xid.code for xid in found.value] == codes
+
+
+def test_what_an_nvswitch_calls_fatal_is_told_apart() -> None:
+    lines = ("24007, Non-fatal, Link 30 x", "20034, Fatal, Link 30 LTSSM Fault Up")
+    log = "".join(f"[ 9.5] nvidia-nvswitch0: SXid (PCI:0000:85:00.0): {line}\n" for line in lines)
+    errors = driver_of({**ONE, "exec:dmesg": log}).switch_errors
+
+    assert isinstance(errors, Seen)
+    assert [one.code for one in errors.value] == [20034]
+
+
 def test_a_log_that_dmesg_may_not_read_is_forbidden() -> None:
     text = "dmesg: read kernel buffer failed: Operation not permitted\n"
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kube_gpucheck.evidence.kernel_log import KernelLog, Mismatch, NoticeKind, Xid, parse_kernel_log, slot_of
+from kube_gpucheck.evidence.kernel_log import KernelLog, Mismatch, NoticeKind, Sxid, Xid, parse_kernel_log, slot_of
 
 BOOT = "[    0.000000] Linux version 5.15.0-46-generic (buildd@lcy02)\n"
 LOADED = "[    4.561434] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  525.78.01  Mon Dec 26 05:58:42 UTC 2022\n"
@@ -49,6 +49,101 @@ LOADED = "[    4.561434] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  525.78.
 )
 def test_an_xid_is_read_in_every_spelling(line: str, xid: Xid) -> None:
     assert parse_kernel_log(BOOT + line).xids == (xid,)
+
+
+@pytest.mark.parametrize(
+    ("driver", "text", "pid", "process"),
+    [
+        # as nvErrorLog_va and the RC code of each branch print them: open-gpu-kernel-modules, kernel_rc.c, by tag;
+        # 470 as in public reports
+        ("470", "pid=1234, Ch 00000010, intr 10000000. MMU Fault: ENGINE GRAPHICS faulted @ 0x7f_21000000", 1234, None),
+        ("470", "Ch 00000010, engmask 00000101, intr 10000000", None, None),
+        ("515", "pid=1234, name=python3, Ch 00000010, intr 10000000. MMU Fault: ENGINE", 1234, "python3"),
+        ("535", "pid='<unknown>', name=<unknown>, Ch 00000010", None, None),
+        ("550", "pid='1234', name=python3, Ch 00000010", 1234, "python3"),
+        ("570", "pid=1234, name=python3, channel 0x00000010, intr 00000000. MMU Fault: ENGINE", 1234, "python3"),
+        ("580", "channel 0x00000010, intr 00000000. MMU Fault: ENGINE", None, None),
+    ],
+)
+def test_pid_and_name_are_read_where_the_driver_says_them(
+    driver: str, text: str, pid: int | None, process: str | None
+) -> None:
+    where = "PCI:0000:3b:00 GPU-I:05 GPU-CI:00" if driver == "570" else "PCI:0000:3b:00"
+
+    assert parse_kernel_log(f"{BOOT}[12.5] NVRM: Xid ({where}): 31, {text}\n").xids == (
+        Xid("0000:3b:00", 31, text, 12.5, process, pid),
+    )
+
+
+def test_an_echo_says_which_xid_it_follows() -> None:
+    text = "pid=1818990, name=python3, Ch 00000001 caused by previous Xid 149"
+    echo, other = parse_kernel_log(
+        f"{BOOT}[9.5] NVRM: Xid (PCI:0000:dc:00): 45, {text}\n[9.6] NVRM: Xid (PCI:0000:dc:00): 45, pid=1, Ch 1\n"
+    ).xids
+
+    assert (echo.previous, other.previous) == (149, None)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (
+            "NVRM: The NVIDIA GPU 0000:b3:00.0",
+            "NVRM: (PCI ID: 10de:26b5) installed in this system has",
+            "NVRM: fallen off the bus and is not responding to commands.",
+        ),
+        (
+            "NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:26b5) installed in this",
+            "NVRM: system has fallen off the bus and is not responding to commands.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_gpu_that_fell_off_the_bus_is_named_in_the_message_s_first_line(
+    lines: tuple[str, ...], *, stamped: bool
+) -> None:
+    text = "".join(
+        f"{'[ 1843.308145] ' if stamped or not place else ' ' * 15}{line}\n" for place, line in enumerate(lines)
+    )
+    log = parse_kernel_log(BOOT + "[ 1843.3] NVRM: The NVIDIA GPU 0000:01:00.0\n[ 1843.3] usb 1-1: x\n" + text)
+
+    assert [(one.kind, one.address) for one in log.notices] == [(NoticeKind.FELL_OFF, "0000:b3:00")]
+
+
+def test_a_message_whose_beginning_is_lost_names_no_gpu() -> None:
+    text = "[9.5] usb 1-1: new device\n[9.6] NVRM: fallen off the bus and is not responding to commands.\n"
+
+    assert [one.address for one in parse_kernel_log(BOOT + text).notices] == [""]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("NVRM: GPU0 _issueRpcAndWait: Timeout waiting for RPC from GSP! Expected function 76 (GSP_RM_CONTROL)", ""),
+        ("NVRM: Timeout waiting for RPC from GSP1! Expected function 103 (GSP_RM_ALLOC) (0x0 0x6c).", ""),
+        ("NVRM: GPU at PCI:0000:3b:00: Timeout after 45s of waiting for RPC response from GPU0 GSP!", "0000:3b:00"),
+        ("NVRM: GPU0 sanity check failed 0x62 waiting for RPC response from GSP. Expected function 76", ""),
+    ],
+)
+def test_a_gsp_that_stopped_answering_is_told_where_no_xid_tells_it(text: str, address: str) -> None:
+    notices = parse_kernel_log(f"{BOOT}[9.5] {text}\n").notices
+
+    assert [(one.kind, one.address) for one in notices] == [(NoticeKind.GSP_TIMEOUT, address)]
+
+
+def test_errors_of_nvswitches_are_told_apart_from_xids() -> None:
+    log = parse_kernel_log(
+        BOOT
+        + "[  412.5] nvidia-nvswitch3: SXid (PCI:0000:85:00.0): 20034, Fatal, Link 30 LTSSM Fault Up\n"
+        + "[  412.6] nvidia-nvswitch3: SXid (PCI:0000:85:00.0): 24007, Non-fatal, Link 30 sourcetrack timeout\n"
+    )
+
+    assert log.xids == ()
+    assert log.sxids == (
+        Sxid("0000:85:00", 20034, "Fatal, Link 30 LTSSM Fault Up", 412.5),
+        Sxid("0000:85:00", 24007, "Non-fatal, Link 30 sourcetrack timeout", 412.6),
+    )
+    assert [one.fatal for one in log.sxids] == [True, False]
 
 
 def test_a_message_of_several_lines_names_both_versions() -> None:

@@ -124,7 +124,8 @@ def _judge_gsp(node: Node, gpu: GpuIdentity, generation: Generation) -> None:
         return
     log = driver.kernel_log
     slot = slot_of(gpu.address or "")
-    notices = log.value.of(NoticeKind.GSP_FAILURE) if isinstance(log, Seen) else ()
+    kinds = (NoticeKind.GSP_FAILURE, NoticeKind.GSP_TIMEOUT)
+    notices = [one for kind in kinds for one in log.value.of(kind)] if isinstance(log, Seen) else []
     said = [one.text for one in notices if one.address in {slot, ""}]
     if not said:
         known(firmware, "the GPU's GSP firmware")

@@ -33,6 +33,9 @@ _MAX_RECORDS: Final = 400_000
 _KMSG: Final = (1, 11)
 WITH_ARGUMENTS: Final = frozenset({"containerd", "crio", "dockerd", "cri-dockerd", "kubelet"})
 """Processes that are told where their configuration and their sockets lie."""
+_ESCAPES: Final = {"\\x0a": "\n" + " " * 15, "\\x09": "\t", "\\x5c": "\\"}
+"""What the kernel escapes, and `dmesg` does not leave so (Linux, Documentation/ABI/testing/dev-kmsg)."""
+_ESCAPED: Final = re.compile(r"\\x(?:0a|09|5c)")
 _TYPES: Final = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",
@@ -256,10 +259,13 @@ def _records(descriptor: int) -> Iterator[bytes]:
 
 
 def kmsg_line(record: bytes) -> str:
-    """Return a record of /dev/kmsg (`6,339,5140900,-;text`) as `dmesg` prints it, without its dictionary."""
+    """Return a record of /dev/kmsg (`6,339,5140900,-;text`) as `dmesg` prints it, without its dictionary.
+
+    A message of several lines is one record, its line ends escaped, and is printed as lines.
+    """
     head, _, message = record.decode("utf-8", "replace").partition(";")
     fields = head.split(",")
-    text = message.split("\n", 1)[0]
+    text = _ESCAPED.sub(lambda found: _ESCAPES[found.group()], message.split("\n", 1)[0])
     if len(fields) > 2 and fields[2].isdigit():  # noqa: PLR2004  priority, sequence, microseconds since boot
         seconds, micro = divmod(int(fields[2]), 1_000_000)
         return f"[{seconds:5d}.{micro:06d}] {text}"

@@ -19,7 +19,7 @@ from kube_gpucheck.evidence.bundle import Entry
 from kube_gpucheck.evidence.gpu import GpuIdentity
 from kube_gpucheck.evidence.health import Health
 from kube_gpucheck.evidence.host import Host, Listing, NvmlAnswer
-from kube_gpucheck.evidence.kernel_log import KernelLog, NoticeKind, Xid, parse_kernel_log, slot_of
+from kube_gpucheck.evidence.kernel_log import KernelLog, NoticeKind, Sxid, Xid, parse_kernel_log, slot_of
 from kube_gpucheck.evidence.libraries import Library
 from kube_gpucheck.evidence.modules import DkmsBuild, Flavour, LoadedModules, ModuleFile
 from kube_gpucheck.evidence.nvml import is_not_asked
@@ -576,7 +576,8 @@ class Driver:
         """Return the XIDs of one GPU that the kernel log shows, oldest first, whether or not it shows all.
 
         Those of an address that no GPU has any more are told with the node's first GPU. A GPU that the log says
-        has fallen off the bus, without an XID, is given XID 79, which means just that.
+        has fallen off the bus, or whose system processor stopped answering, without an XID, is given the XID that
+        means just that.
         """
         log, gpus = self.kernel_log, self.gpus
         if isinstance(log, Missing):
@@ -585,15 +586,25 @@ class Driver:
             return gpus
         present = {slot_of(one.address): one for one in gpus.value if one.address is not None}
         first = gpus.value[0] if gpus.value else gpu
-        fallen = [Xid(one.address, _OFF_THE_BUS, one.text, one.time_s) for one in log.value.of(NoticeKind.FELL_OFF)]
-        named = {one.address for one in log.value.xids if one.code == _OFF_THE_BUS}
-        lines = (*log.value.xids, *(one for one in fallen if one.address and one.address not in named))
+        only = slot_of(gpus.value[0].address or "") if len(gpus.value) == 1 else ""
+        named = {(one.address, one.code) for one in log.value.xids}
+        said = [
+            Xid(one.address or only, code, one.text, one.time_s)
+            for kind, code in _SAID_IN_WORDS.items()
+            for one in log.value.of(kind)
+        ]
+        lines = (*log.value.xids, *(one for one in said if one.address and (one.address, one.code) not in named))
         if gpu.address is None and lines and len(gpus.value) > 1:
             source = f"nodes/{self.host.name}/host.json#exec:dmesg"
             reason = f"the kernel log of {self.host.name} has XIDs by PCI address, and that of {gpu.uuid} is not known"
             return Missing(MissingKind.ERROR, reason, source)
         mine = [one for one in lines if present.get(one.address, first) == gpu]
         return Seen(tuple(sorted(mine, key=lambda one: -1.0 if one.time_s is None else one.time_s)))
+
+    @derived
+    def switch_errors(self) -> tuple[Sxid, ...]:
+        """What NVSwitches called fatal since boot, oldest first, as far as the kernel log shows it."""
+        return tuple(one for one in need(self.kernel_log).sxids if one.fatal)
 
     # --- what NVML says of one GPU -----------------------------------------------------------------
 
@@ -727,7 +738,8 @@ _FIELDS: Final = "nvmlDeviceGetFieldValues"
 _INVALID_ARGUMENT: Final = 2
 """Of a field alone it says that the library does not know the field."""
 _NO_PERMISSION: Final = 4
-_OFF_THE_BUS: Final = 79
+_SAID_IN_WORDS: Final = {NoticeKind.FELL_OFF: 79, NoticeKind.GSP_TIMEOUT: 119}
+"""The XID of what the kernel log may say without one."""
 _FORBIDDING: Final = frozenset({"modprobe.blacklist", "rd.driver.blacklist", "module_blacklist"})
 """Kernel parameters that keep a module from being loaded. Source: kernel-parameters.txt; dracut.cmdline(7)."""
 _REFUSALS: Final = (

@@ -14,6 +14,8 @@ import msgspec
 _TIME: Final = re.compile(r"\[ {0,12}(\d{1,12}\.\d{1,9})\] ?")
 _PCI: Final = re.compile(r"([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?:\.([0-7]))?")
 _XID: Final = re.compile(r"NVRM: Xid \(([^)]{0,80})\): (\d{1,4})(?:, ?(.*))?")
+_SXID: Final = re.compile(r"nvidia-nvswitch\d{1,3}: SXid \(([^)]{0,80})\): (\d{1,5}), ?(.*)")
+_PREVIOUS: Final = re.compile(r"caused by previous Xid (\d{1,4})$")
 _PROCESS: Final = re.compile(r"\bname=([^,]{1,64})")
 _PID: Final = re.compile(r"\bpid='?(\d{1,10})")
 _VERSION: Final = re.compile(r"version:? (\d{3,4}(?:\.\d{1,4}){1,3})")
@@ -22,6 +24,8 @@ _HEAD: Final = 200
 """A line's timestamp, host and facility stand in its first characters."""
 _MISMATCH_LINES: Final = 6
 """The API mismatch message is up to this many lines long."""
+_LINES_ABOVE: Final = 3
+"""A message of several lines names its GPU in the first: "The NVIDIA GPU 0000:b3:00.0"."""
 
 
 class NoticeKind(enum.Enum):
@@ -35,16 +39,18 @@ class NoticeKind(enum.Enum):
     UNSUPPORTED = "this driver does not support the GPU"
     GSP_FAILURE = "the GPU System Processor did not start or answer"
     INIT_FAILURE = "the GPU could not be initialised"
+    GSP_TIMEOUT = "the GPU System Processor stopped answering"
     FELL_OFF = "the GPU has fallen off the bus"
     NO_BAR = "the GPU has no memory window"
 
 
 _PHRASES: Final = (
-    ("has fallen off the bus", NoticeKind.FELL_OFF),
+    ("fallen off the bus", NoticeKind.FELL_OFF),
     ("RmInitAdapter failed", NoticeKind.INIT_FAILURE),
     ("rm_init_adapter failed", NoticeKind.INIT_FAILURE),
     ("Cannot initialize GSP firmware RM", NoticeKind.GSP_FAILURE),
-    ("Timeout waiting for RPC from GSP", NoticeKind.GSP_FAILURE),
+    ("Timeout waiting for RPC from GSP", NoticeKind.GSP_TIMEOUT),  # drivers to 535
+    ("waiting for RPC response from G", NoticeKind.GSP_TIMEOUT),  # "… from GPU0 GSP!", from 550 on
     ("failed to wait for GFW_BOOT", NoticeKind.GSP_FAILURE),
     ("requires use of the NVIDIA open kernel modules", NoticeKind.OPEN_ONLY),
     ("installed in this system is not supported by", NoticeKind.UNSUPPORTED),
@@ -92,6 +98,29 @@ class Xid(msgspec.Struct, frozen=True):
     process: str | None = None
     pid: int | None = None
 
+    @property
+    def previous(self) -> int | None:
+        """The code of the XID that this one follows, as drivers from 580 on say it of 45; None if it does not say."""
+        found = _PREVIOUS.search(self.text)
+        return int(found.group(1)) if found is not None else None
+
+
+class Sxid(msgspec.Struct, frozen=True):
+    """One error of an NVSwitch. `address`: the switch's, as an XID's. `text`: what follows the code.
+
+    Source: open-gpu-kernel-modules, src/common/nvswitch, NVSWITCH_PRINT_SXID.
+    """
+
+    address: str
+    code: int
+    text: str
+    time_s: float | None = None
+
+    @property
+    def fatal(self) -> bool:
+        """Tell whether the switch calls it fatal: its links carry nothing until it is reset."""
+        return self.text.startswith("Fatal")
+
 
 class Mismatch(msgspec.Struct, frozen=True):
     """A program was refused because its library is of another version than the kernel module."""
@@ -118,6 +147,7 @@ class KernelLog(msgspec.Struct, frozen=True):
     """
 
     xids: tuple[Xid, ...] = ()
+    sxids: tuple[Sxid, ...] = ()
     mismatches: tuple[Mismatch, ...] = ()
     notices: tuple[Notice, ...] = ()
     gap: str | None = None
@@ -143,6 +173,7 @@ def parse_kernel_log(text: str, *, filtered: str | None = None, truncated: bool 
     """
     lines = _since_boot(text.splitlines())
     xids: list[Xid] = []
+    sxids: list[Sxid] = []
     mismatches: list[Mismatch] = []
     notices: list[Notice] = []
     loaded = False
@@ -154,12 +185,14 @@ def parse_kernel_log(text: str, *, filtered: str | None = None, truncated: bool 
         found = _XID.search(words)
         if found is not None:
             xids.append(_xid(found.group(1), int(found.group(2)), found.group(3) or "", time_s))
+        elif (switch := _SXID.search(words)) is not None:
+            sxids.append(Sxid(slot_of(switch.group(1)), int(switch.group(2)), switch.group(3).strip(), time_s))
         elif "API mismatch" in words:
             mismatches.extend(_mismatch(words, lines[place + 1 : place + _MISMATCH_LINES], time_s))
         else:
-            notices.extend(_notice(words, time_s))
+            notices.extend(_notice(words, lines[max(0, place - _LINES_ABOVE) : place], time_s))
     gap = _gap(lines, filtered=filtered, truncated=truncated, loaded=loaded)
-    return KernelLog(tuple(xids), tuple(mismatches), tuple(notices), gap)
+    return KernelLog(tuple(xids), tuple(sxids), tuple(mismatches), tuple(notices), gap)
 
 
 def _since_boot(lines: list[str]) -> list[str]:
@@ -202,11 +235,22 @@ def _mismatch(words: str, following: list[str], time_s: float | None) -> Iterato
         yield Mismatch(client.group(1) if client else None, versions[0], versions[1], time_s)
 
 
-def _notice(words: str, time_s: float | None) -> Iterator[Notice]:
+def _notice(words: str, above: list[str], time_s: float | None) -> Iterator[Notice]:
     for phrase, kind in _PHRASES:
         if phrase in words and (kind not in _ABOUT_MODULES or "nvidia" in words):
-            yield Notice(kind, slot_of(words), words, time_s)
+            yield Notice(kind, slot_of(words) or _named_above(above), words, time_s)
             return
+
+
+def _named_above(lines: list[str]) -> str:
+    """Return the GPU that the first line of a message names, empty where the lines above are of other messages."""
+    for line in reversed(lines):
+        _, words = _split(line)
+        if not words.startswith("NVRM:"):
+            return ""
+        if "The NVIDIA GPU" in words:
+            return slot_of(words)
+    return ""
 
 
 _SAMPLE: Final = "NVRM: Xid (PCI:0000:00:06): 79, GPU has fallen off the bus."

@@ -316,7 +316,7 @@ def xid_says_fallen_off_the_bus(context: Context) -> bool:
 
 @fact
 def xid_says_gsp_timeout(context: Context) -> bool:
-    """The kernel log has a timeout of this GPU's system processor (XID 119, 120)."""
+    """The kernel log has a timeout of this GPU's system processor (XID 119, 120, or in words)."""
     return _has_xid(context, _GSP)
 
 
@@ -333,10 +333,16 @@ def xid_says_nvlink_error(context: Context) -> bool:
 
 
 @fact
+def an_nvswitch_had_a_fatal_error(context: Context) -> bool:
+    """The kernel log has an error that an NVSwitch calls fatal (SXid)."""
+    return any_node(context, lambda node: bool(need(node.driver.switch_errors)))
+
+
+@fact
 def xids_are_those_of_applications(context: Context) -> bool:
-    """Every XID of this GPU is one that a faulty program causes on a sound GPU."""
-    found = [xid.code for node in context.nodes for xid in _xids(context, node)]
-    return bool(found) and set(found) <= xids().application
+    """Every XID of this GPU is one that a faulty program causes on a sound GPU, and none is said to follow another."""
+    found = [xid for node in context.nodes for xid in _xids(context, node)]
+    return bool(found) and all(xid.code in xids().application and xid.previous is None for xid in found)
 
 
 def _has_xid(context: Context, codes: frozenset[int]) -> bool:
