@@ -21,15 +21,15 @@ _DMA_BUF_SINCE: Final = (5, 12)
 def check_services_that_the_node_needs_run(node: Node) -> None:
     """Fabric Manager runs, in the driver's version, where NVSwitches are; IMEX runs where it must, and only there.
 
-    Fabric Manager: where NVSwitches stand on the bus, or NVLinks lead to some, except in a rack's domain, whose
-    switches run it. Host IMEX: in a rack's domain, unless the DRA driver's compute-domain plugin is on the node, which
+    Fabric Manager: where NVSwitches stand on the bus, or NVLinks lead to some, except in a rack, whose switches run it.
+     Host IMEX: in a rack's domain, unless the DRA driver's compute-domain plugin is on the node, which
     runs it itself. A service of the driver's that systemd calls failed is a fault anywhere. Not judged: configurations.
     """
     if (reason := known(given_away(node), "the node's workload type")) is not None:
         not_applicable(reason)
     in_domain = any(known(gpu.health.is_in_rack_domain, "what NVML says of the GPU") for gpu in _listed(node))
     _judge_failed(node)
-    if not in_domain and _has_switches(node):
+    if known(node.driver.manages_switches, "whether NVSwitches are there"):
         _judge_fabric_manager(node)
     _judge_imex(node, in_domain=in_domain)
 
@@ -48,17 +48,6 @@ def _judge_failed(node: Node) -> None:
                 remedy=f"run 'journalctl -u {name} -b' on the node and mend what it says, then 'systemctl restart "
                 f"{name}'; then run 'gpucheck run -k DRV-025'",
             )
-
-
-def _has_switches(node: Node) -> bool:
-    if known(node.driver.nvswitches, "the PCI bus"):
-        return True
-    for gpu in _listed(node):
-        connected = gpu.health.links_to_switches
-        if not is_not_asked(connected) and known(connected, "what NVML says of the GPU"):
-            # a virtual machine may have been given GPUs of a fabric that its host manages
-            return known(gpu.health.is_of_a_machine, "what NVML says of the GPU")
-    return False
 
 
 def _judge_fabric_manager(node: Node) -> None:

@@ -89,6 +89,24 @@ class Driver:
         return pci.nvidia_switches(self.host)
 
     @derived
+    def manages_switches(self) -> bool:
+        """Whether the node's own Fabric Manager has NVSwitches to set up.
+
+        They stand on the bus, or (Blackwell) the NVLinks of a GPU lead to some. Not so in a rack (GB200 NVL72), whose
+        switches run it themselves, nor in a virtual machine that was given GPUs of a fabric that its host manages.
+        """
+        if need(self.nvswitches):
+            return True
+        for gpu in need(self.gpus):
+            health = self.health(gpu)
+            if gpu.index is None or is_not_asked(health.links_to_switches) or not need(health.links_to_switches):
+                continue
+            if not need(health.is_of_a_machine) or need(health.is_in_rack_domain):
+                return False
+            return not any(one in (need(health.product) or "") for one in _OF_RACKS)
+        return False
+
+    @derived
     def nvml_gpus(self) -> tuple[GpuIdentity, ...]:
         """The GPUs that NVML lists, in its order; none where it does not start. Source: NVML, else nvidia-smi -L."""
         return nvml.gpus(self.host)
@@ -735,6 +753,8 @@ _NOT_OFFERED: Final = frozenset({3, 13, 25, 26})
 """Codes by which a query is not offered: by this GPU; by a library that is older than the query, or than its form, or
 that has given it up. Source: nvml.h, NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, DEPRECATED."""
 _FIELDS: Final = "nvmlDeviceGetFieldValues"
+_OF_RACKS: Final = ("GB200", "GB300")
+"""Products whose NVSwitches stand in trays of their own: a fabric that is not complete tells no domain yet."""
 _INVALID_ARGUMENT: Final = 2
 """Of a field alone it says that the library does not know the field."""
 _NO_PERMISSION: Final = 4

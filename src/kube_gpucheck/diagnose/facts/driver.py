@@ -8,10 +8,13 @@ from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import all_nodes, any_node, asked, fact, one_of
 from kube_gpucheck.evidence import Gpu, Node
 from kube_gpucheck.evidence.driver import Obstacle
+from kube_gpucheck.evidence.health import FabricState
 from kube_gpucheck.evidence.kernel_log import NoticeKind, Xid, slot_of
 from kube_gpucheck.evidence.libraries import WANTED, listed_library
 from kube_gpucheck.evidence.modules import Flavour
+from kube_gpucheck.evidence.pci import windows
 from kube_gpucheck.evidence.readings import need
+from kube_gpucheck.evidence.services import FABRIC_MANAGER, IMEX
 from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.evidence.tables import xids
 from kube_gpucheck.model import Missing, MissingKind, SubjectKind
@@ -25,6 +28,10 @@ _NOT_LOADED: Final = re.compile(
 """What the toolkit says when it creates a container. Source: libnvidia-container, nvc.c; toolkit, pkg/nvcdi."""
 _VERSION_MISMATCH: Final = 18
 _GPU_IS_LOST: Final = 15
+_NOT_READY: Final = 802
+_MISMATCH: Final = 803
+"""CUDA's codes: cudaErrorSystemNotReady, cudaErrorSystemDriverMismatch."""
+_UNFINISHED: Final = frozenset({FabricState.NOT_STARTED, FabricState.IN_PROGRESS})
 _FELL_OFF: Final = frozenset({79})
 _GSP: Final = frozenset({119, 120})
 _MEMORY: Final = frozenset({48, 63, 64, 94, 95, 140, 171, 172})
@@ -245,6 +252,21 @@ def open_module_meets_old_gpu(context: Context) -> bool:
     return any_node(context, lambda node: _wrong_flavour(node, Flavour.OPEN, "proprietary"))
 
 
+@fact
+def the_driver_s_branch_is_past_a_gpu(context: Context) -> bool:
+    """The driver's branch is later than the last one that supports a GPU of the node."""
+
+    def past(node: Node) -> bool:
+        version = asked(node.driver.module_version)
+        if version is None:
+            file = need(node.driver.installed_module)
+            version = file.version if file is not None else None
+        lasts = [need(node.driver.generation(gpu.identity)).last_branch for gpu in need(node.gpus)]
+        return version is not None and any(last is not None and int(version.split(".")[0]) > last for last in lasts)
+
+    return any_node(context, past)
+
+
 def _wrong_flavour(node: Node, flavour: Flavour, needed: str) -> bool:
     found = asked(node.driver.module_flavour)
     if found is None:
@@ -286,6 +308,163 @@ def vector_addition_came_out_wrong(context: Context) -> bool:
             found.wrong for gpu in _mine(context, node) if (found := need(node.workload.of(gpu))) is not None
         ),
     )
+
+
+@fact
+def row_remap_is_pending(context: Context) -> bool:
+    """A bad row of a GPU's memory waits to be remapped, or a bad page to be retired."""
+
+    def waits(gpu: Gpu) -> bool:
+        remap = need(gpu.health.remap)
+        return bool(need(gpu.health.retirement_is_pending)) if remap is None else remap.pending
+
+    return _any_gpu(context, waits)
+
+
+@fact
+def memory_has_no_spare_rows(context: Context) -> bool:
+    """A row of a GPU's memory could not be remapped, or a bank of it has no spare row left."""
+
+    def lacks(gpu: Gpu) -> bool:
+        remap = need(gpu.health.remap)
+        return remap is not None and (remap.failed or bool(need(gpu.health.banks_without_spares)))
+
+    return _any_gpu(context, lacks)
+
+
+@fact
+def a_gpu_counts_uncorrectable_errors(context: Context) -> bool:
+    """A GPU counts uncorrectable memory errors since the driver loaded, or too many in its SRAM."""
+
+    def counts(gpu: Gpu) -> bool:
+        sram = asked(gpu.health.sram)
+        return bool(need(gpu.health.uncorrected)) or (sram is not None and sram.exceeded)
+
+    return _any_gpu(context, counts)
+
+
+@fact
+def an_inforom_is_corrupted(context: Context) -> bool:
+    """NVML calls the InfoROM of a GPU corrupted."""
+    return _any_gpu(context, lambda gpu: bool(need(gpu.health.inforom_is_damaged)))
+
+
+@fact
+def a_power_limit_is_below_its_default(context: Context) -> bool:
+    """A GPU's power limit was set below its default."""
+
+    def below(gpu: Gpu) -> bool:
+        return any(one.unit == "W" and one.now < one.default for one in need(gpu.health.settings))
+
+    return _any_gpu(context, below)
+
+
+@fact
+def a_memory_window_has_no_address(context: Context) -> bool:
+    """A GPU's window on its memory has no address on the bus."""
+
+    def lacks(node: Node) -> bool:
+        shown = [need(windows(node.host, gpu.address)) for gpu in need(node.driver.pci_gpus)]
+        return any(not one.assigned for found in shown for one in found)
+
+    return any_node(context, lacks)
+
+
+@fact
+def the_node_manages_nvswitches(context: Context) -> bool:
+    """The node has NVSwitches that its own Fabric Manager sets up."""
+    return any_node(context, lambda node: need(node.driver.manages_switches))
+
+
+@fact
+def fabric_manager_must_run_and_does_not(context: Context) -> bool:
+    """The node has NVSwitches that its own Fabric Manager sets up, and Fabric Manager does not run."""
+
+    def lacks(node: Node) -> bool:
+        return need(node.driver.manages_switches) and not need(node.driver.services.is_running(FABRIC_MANAGER))
+
+    return any_node(context, lacks)
+
+
+@fact
+def fabric_manager_runs(context: Context) -> bool:
+    """Fabric Manager runs on the node."""
+    return any_node(context, lambda node: need(node.driver.services.is_running(FABRIC_MANAGER)))
+
+
+@fact
+def fabric_manager_has_another_version(context: Context) -> bool:
+    """The installed Fabric Manager is of another version than the loaded driver."""
+
+    def differs(node: Node) -> bool:
+        mine, module = need(node.driver.services.fabric_manager_version), need(node.driver.module_version)
+        return mine is not None and module is not None and mine != module
+
+    return any_node(context, differs)
+
+
+@fact
+def the_fabric_is_not_complete(context: Context) -> bool:
+    """A GPU's registration with its NVLink fabric has not completed, or CUDA says that the fabric is not ready."""
+
+    def incomplete(node: Node) -> bool:
+        if asked(node.driver.cuda_init_code) == _NOT_READY:
+            return True
+        fabrics = [asked(gpu.health.fabric) for gpu in need(node.gpus)]
+        return any(one is not None and one.state in _UNFINISHED for one in fabrics)
+
+    return any_node(context, incomplete)
+
+
+@fact
+def a_board_lacks_a_gpu(context: Context) -> bool:
+    """The node with NVSwitches has an odd number of GPUs on its bus, or NVML lists fewer than the bus has.
+
+    Boards with NVSwitches have 4, 8 or 16; a virtual machine is given 1, 2, 4 or 8 of them.
+    """
+
+    def lacks(node: Node) -> bool:
+        on_bus, listed = len(need(node.driver.pci_gpus)), len(need(node.driver.nvml_gpus))
+        return listed < on_bus or (on_bus > 1 and on_bus % 2 == 1)
+
+    return any_node(context, lacks)
+
+
+@fact
+def infiniband_modules_are_missing_for_the_fabric(context: Context) -> bool:
+    """The node manages the NVSwitches of Blackwells, which takes InfiniBand, and mlx5_ib or ib_umad is not loaded."""
+
+    def lacks(node: Node) -> bool:
+        generations = [need(node.driver.generation(gpu.identity)).name for gpu in need(node.gpus)]
+        if "Blackwell" not in generations or not need(node.driver.manages_switches):
+            return False
+        return any(not need(node.driver.is_loaded(one)) for one in ("mlx5_ib", "ib_umad"))
+
+    return any_node(context, lacks)
+
+
+@fact
+def a_gpu_is_in_a_rack_domain(context: Context) -> bool:
+    """A GPU is part of an NVLink domain of several nodes."""
+    return _any_gpu(context, lambda gpu: need(gpu.health.is_in_rack_domain))
+
+
+@fact
+def imex_does_not_run(context: Context) -> bool:
+    """The service nvidia-imex does not run on the node."""
+    return all_nodes(context, lambda node: not need(node.driver.services.is_running(IMEX)))
+
+
+@fact
+def imex_runs(context: Context) -> bool:
+    """The service nvidia-imex runs on the node."""
+    return any_node(context, lambda node: need(node.driver.services.is_running(IMEX)))
+
+
+@fact
+def cuda_says_versions_differ(context: Context) -> bool:
+    """CUDA does not start for a mismatch of module and library (803)."""
+    return any_node(context, lambda node: need(node.driver.cuda_init_code) == _MISMATCH)
 
 
 @fact
