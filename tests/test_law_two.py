@@ -13,6 +13,10 @@ from kube_gpucheck.model import Outcome, Subject
 WRONG = {Outcome.UNKNOWN, Outcome.FAULT}
 
 
+WALKED_AS = {"healthy/nvswitch-eight-gpus": "healthy/nvswitch-two-gpus"}
+"""Bundles that hold more of what another one holds, and take much longer: the other is walked."""
+
+
 def healthy() -> list[str]:
     """Return the bundles and scenarios that are expected to hold no fault at major or above."""
     names: list[str] = []
@@ -21,7 +25,8 @@ def healthy() -> list[str]:
         expected = yaml.safe_load(path.read_text())
         if "exit" in expected and expected["exit"] == 0 and not name.startswith("checks/"):
             names.append(name)
-    return names
+    assert set(WALKED_AS) | set(WALKED_AS.values()) <= set(names)
+    return [name for name in names if name not in WALKED_AS]
 
 
 def concerns(path: str, subject: Subject) -> bool:
