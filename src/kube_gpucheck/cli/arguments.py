@@ -56,6 +56,11 @@ examples:
   sudo gpucheck show runtime gpu-0 --context gpu-prod --host      on gpu-0 itself
 
 Files are known where the node's host was read; an API server alone tells of the engine's version and answers."""
+_EXPLAIN_EPILOG: Final = """\
+examples:
+  gpucheck explain DRV-011                      what the check judges, and the causes that it can betray
+  gpucheck explain xid 79                       what the kernel's log says, and what to do
+  gpucheck explain nvml 15 cuda 802"""
 _SERVE_EPILOG: Final = """\
 examples:
   gpucheck serve tutorial/06-plugin-undesired --kubeconfig sim.kubeconfig &
@@ -274,10 +279,17 @@ def _add_list(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_explain(commands: "argparse._SubParsersAction[Parser]") -> None:
     explain = _command(
-        commands, "explain", says="explain checks and causes by id", description="Explain checks and causes by id."
+        commands,
+        "explain",
+        says="explain checks and causes by id, and the driver's codes",
+        description="Explain checks and causes by id, and codes of the driver, NVML and CUDA by number.",
+        epilog=_EXPLAIN_EPILOG,
     )
     explain.add_argument(
-        "ids", nargs="+", metavar="ID", help="a check (PLG-002), a cause (nfd-label-missing) or a layer"
+        "ids",
+        nargs="+",
+        metavar="ID",
+        help="a check (PLG-002), a cause (nfd-label-missing), a layer, or a code: xid 79, nvml 15, cuda 802",
     )
 
 

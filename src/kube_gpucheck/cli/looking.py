@@ -4,6 +4,7 @@ import argparse
 import shlex
 
 from kube_gpucheck import runner
+from kube_gpucheck.cli import codes
 from kube_gpucheck.cli.sources import catalogue, exists, library
 from kube_gpucheck.cli.streams import show, width
 from kube_gpucheck.errors import UsageError
@@ -66,7 +67,7 @@ def list_things(options: argparse.Namespace) -> int:
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Show the pages of checks, causes and layers.
+    """Show the pages of checks, causes, layers and codes.
 
     Raises:
         UsageError: an id is none of them.
@@ -74,7 +75,11 @@ def explain(options: argparse.Namespace) -> int:
     known = catalogue()
     infos = {info.id: info for info in runner.list_checks()}
     pages: list[str] = []
-    for name in options.ids:
+    words = iter(options.ids)
+    for name in words:
+        if name.lower() in codes.KINDS:
+            pages.append(codes.page(name.lower(), next(words, "")))
+            continue
         cause = known.by_id.get(name.lower())
         if name.upper() in infos:
             info = infos[name.upper()]
@@ -102,7 +107,8 @@ def explain(options: argparse.Namespace) -> int:
             )
         else:
             msg = (
-                f"'{name}' is no check, cause or layer; 'gpucheck list checks' and 'gpucheck list causes' show the ids"
+                f"'{name}' is no check, cause, layer or code (xid 79); 'gpucheck list checks' and 'gpucheck list "
+                "causes' show the ids"
             )
             raise UsageError(msg)
     show("\n".join(pages))

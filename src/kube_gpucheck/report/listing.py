@@ -45,6 +45,32 @@ def check_page(info: CheckInfo, causes: Iterable[tuple[str, str]], *, width: int
     return f"{text}{listed}\nto judge it alone: gpucheck run -k {info.id}\n"
 
 
+def code_page(
+    heading: str,
+    *,
+    text: str,
+    facts: Sequence[tuple[str, str]],
+    steps: Sequence[str],
+    causes: Sequence[tuple[str, str]],
+    proof: str,
+    source: str,
+    width: int,
+) -> str:
+    """Return what one code of the driver's says: its meaning, what to do, and the causes (id, title) it can betray."""
+    parts = [heading, textwrap.fill(text, width), "", table(facts, width=width), "do:", *_numbered(steps, width=width)]
+    if causes:
+        parts.extend(["", "causes that it can betray:", textwrap.indent(table(causes, width=width - 2), "  ").rstrip()])
+    parts.extend(["", f"then: {proof}", "", textwrap.fill(f"source: {source}", width)])
+    return visible("\n".join(parts)) + "\n"
+
+
+def _numbered(steps: Sequence[str], *, width: int) -> list[str]:
+    return [
+        textwrap.fill(step, width, initial_indent=f"  {number}. ", subsequent_indent="     ")
+        for number, step in enumerate(steps, start=1)
+    ]
+
+
 def cause_page(
     heading: str,
     *,
@@ -57,9 +83,6 @@ def cause_page(
     parts = [textwrap.fill(heading, width), "", table(facts, width=width)]
     for name, steps in remedies:
         parts.append(f"do ({name}):" if name != "default" else "do:")
-        parts.extend(
-            textwrap.fill(step, width, initial_indent=f"  {number}. ", subsequent_indent="     ")
-            for number, step in enumerate(steps, start=1)
-        )
+        parts.extend(_numbered(steps, width=width))
     parts.extend(["", f"then: {proof}"])
     return visible("\n".join(parts)) + "\n"
