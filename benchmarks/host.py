@@ -32,7 +32,10 @@ FAKE: Final = Path(__file__).resolve().parent.parent / "tests" / "fake_nvml" / "
 
 
 class Sweep:
-    """One sweep in a child of its own. `ready_s`: from the first question to the last answer."""
+    """One sweep in a child of its own.
+
+    `ready_s`: from the first question to the last answer. `each_s`: of it, each GPU's part.
+    """
 
     def __init__(self, candidates: Sequence[str], *, loader: bool) -> None:
         """Make it. `loader`: the library that the loader finds comes before the candidates."""
@@ -48,8 +51,11 @@ class Sweep:
             start = dict(self._ask(["start", list(candidates), loader, list(hostnvml.SYSTEM)]))
             self.gpus = (start.get("nvmlDeviceGetCount_v2") or {}).get("value") or 0
             self.answers = {**start}
+            self.each_s = []
             for index in range(self.gpus):
+                before = time.perf_counter()
                 self.answers |= dict(self._ask(["gpu", index]))
+                self.each_s.append(time.perf_counter() - before)
             ended = time.perf_counter()
             spent = spent_by(child.pid)
             self.cost = Cost(ended - began, spent.cpu_s, spent.peak_mib)
@@ -115,7 +121,12 @@ def compare_with_nvidia_smi(runs: int) -> None:
         f"| {memory:.2f} |"
     )
     print(f"| the sweep, once ready | {ready_s:.4f} | | | {ready_s / peer.wall_s:.2f} | |")
+    each = [statistics.median(times) for times in zip(*(one.each_s for one in sweeps), strict=True)]
     print(f"\nslowest call: {slowest} {slowest_ms:.2f} ms; {size / 1024:.1f} KiB of answers a GPU")
+    print(f"of it start {ready_s - sum(each):.4f} s, GPUs {', '.join(f'{one:.4f}' for one in each)} s")
+    if len(each) > 1:
+        alone = ready_s - sum(each) + each[0]
+        print(f"{len(each)} GPUs cost {ready_s / alone:.2f} times one, once ready")
 
 
 def list_calls() -> None:

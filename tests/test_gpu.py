@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from kube_gpucheck.cli import main
+from kube_gpucheck.collect import hostnvmlfull
 from kube_gpucheck.collect.host import read_host
 from kube_gpucheck.evidence import Cluster
 from kube_gpucheck.model import Seen
@@ -68,6 +70,61 @@ def test_every_query_is_answered_or_not_offered(report: Any) -> None:
         key: read for key, read in offered.items() if read.get("code") != 0 and not is_unknown_field(key, read)
     } == {}
     assert len(offered) > len(reads) / 2
+
+
+STABLE = (
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetSerial",
+    "nvmlDeviceGetPciInfo",
+    "nvmlDeviceGetMinorNumber",
+    "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetInforomImageVersion",
+    "nvmlDeviceGetGspFirmwareMode",
+    "nvmlDeviceGetGspFirmwareVersion",
+    "nvmlDeviceGetVirtualizationMode",
+    "nvmlDeviceGetMaxPcieLinkWidth",
+    "nvmlDeviceGetEccMode",
+    "nvmlDeviceGetRemappedRows",
+    "nvmlDeviceGetRowRemapperHistogram",
+    "nvmlDeviceGetRetiredPagesPendingStatus",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceGetPowerManagementLimit",
+    "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetComputeRunningProcesses",
+)
+"""Queries whose answers do not change from one moment to the next."""
+
+
+def test_what_is_read_is_what_nvidia_s_own_package_reads(report: Any) -> None:
+    reads = reads_of(report)
+    pynvml.nvmlInit()
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        device = pynvml.nvmlDeviceGetHandleByIndex(index)
+        for name in STABLE:
+            read = reads[f"nvml:{name}({index})"]
+            told = {"code": read["code"], **({"value": read["value"]} if "value" in read else {})}
+            try:
+                expected = {"code": 0, "value": hostnvmlfull.plain(getattr(pynvml, name)(device))}
+            except pynvml.NVMLError as error:
+                expected = {"code": error.value}
+            assert (name, told) == (name, expected)
+
+
+def test_each_field_is_told_as_it_is_when_it_is_asked_alone(report: Any) -> None:
+    """Asked together, NVML leaves some as they were and calls it success (driver 580 on an H200)."""
+    reads = reads_of(report)
+    pynvml.nvmlInit()
+    device = pynvml.nvmlDeviceGetHandleByIndex(0)
+    for name in ("NVML_FI_DEV_GET_GPU_RECOVERY_ACTION", "NVML_FI_DEV_C2C_LINK_COUNT", "NVML_FI_DEV_NVLINK_LINK_COUNT"):
+        (alone,) = pynvml.nvmlDeviceGetFieldValues(device, [getattr(pynvml, name)])
+        read = reads[f"nvml:nvmlDeviceGetFieldValues(0,{name})"]
+
+        assert (name, read["code"]) == (name, alone.nvmlReturn)
+        if alone.nvmlReturn == 0 and alone.valueType != 0:
+            assert (name, read["value"]) == (name, alone.value.uiVal)
 
 
 def test_cuda_starts_and_counts_the_gpus(report: Any, told: list[dict[str, str]]) -> None:
