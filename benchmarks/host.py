@@ -134,8 +134,10 @@ def list_calls() -> None:
     hostnvml.TOLD_MS = 0.0  # type: ignore[misc]  # every duration is wanted here, and this process ends soon
     began = time.perf_counter()
     answers = list(hostnvml.answers(["start", list(LIBRARIES), True, list(hostnvml.SYSTEM)]))
-    count = next((one["read"].get("value") for one in answers if one.get("key") == "nvmlDeviceGetCount_v2"), 0)  # type: ignore[attr-defined]  # an answer's read
-    for index in range(count or 0):
+    started = {str(one["key"]): one["read"] for one in answers if "key" in one}
+    if started["nvmlInit_v2"].get("code") != 0:  # type: ignore[attr-defined]  # an answer's read
+        raise SystemExit(f"NVML does not start: {started['nvmlInit_v2']}")
+    for index in range(started["nvmlDeviceGetCount_v2"]["value"]):  # type: ignore[index]  # as above
         answers += hostnvml.answers(["gpu", index])
         answers += hostnvml.answers(["full", index])
     print(f"{len(answers)} answers in {time.perf_counter() - began:.4f} s")
