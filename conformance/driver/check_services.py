@@ -22,8 +22,8 @@ def check_services_that_the_node_needs_run(node: Node) -> None:
     """Fabric Manager runs, in the driver's version, where NVSwitches are; IMEX runs where it must, and only there.
 
     Fabric Manager: where NVSwitches stand on the bus, or NVLinks lead to some, except in a rack, whose switches run it.
-     Host IMEX: in a rack's domain, unless the DRA driver's compute-domain plugin is on the node, which
-    runs it itself. A service of the driver's that systemd calls failed is a fault anywhere. Not judged: configurations.
+    Host IMEX: in a rack's domain, unless the DRA driver's compute-domain plugin is on the node, which runs it itself. A
+    service of the driver's that systemd calls failed is a fault anywhere. Not judged: configurations.
     """
     if (reason := known(given_away(node), "the node's workload type")) is not None:
         not_applicable(reason)

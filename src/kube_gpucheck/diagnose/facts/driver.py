@@ -417,6 +417,17 @@ def the_fabric_is_not_complete(context: Context) -> bool:
 
 
 @fact
+def the_fabric_calls_itself_unhealthy(context: Context) -> bool:
+    """A GPU registered with its NVLink fabric, which calls its bandwidth, routes or configuration bad."""
+
+    def is_bad(gpu: Gpu) -> bool:
+        fabric = need(gpu.health.fabric)
+        return fabric is not None and fabric.state is FabricState.COMPLETED and bool(fabric.troubles)
+
+    return _any_gpu(context, is_bad)
+
+
+@fact
 def a_board_lacks_a_gpu(context: Context) -> bool:
     """The node with NVSwitches has an odd number of GPUs on its bus, or NVML lists fewer than the bus has.
 
