@@ -1,6 +1,9 @@
 import json
 import os
 import select
+import subprocess
+import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kube_gpucheck.collect import deadlines, hostfiles, hostreport, hostworker
+from kube_gpucheck.collect import deadlines, hostfiles, hostnvmlcalls, hostreport, hostworker
 from kube_gpucheck.collect.host import read_host
 from kube_gpucheck.collect.hostplaces import DRIVER_UNITS
 from kube_gpucheck.collect.hostreads import HostReads
@@ -357,6 +360,29 @@ def test_a_service_s_journal_that_may_not_be_read_is_missing_and_one_that_may_is
 )
 def test_a_record_of_the_kernel_s_ring_is_a_line_of_dmesg(record: bytes, line: str) -> None:
     assert hostfiles.kmsg_line(record) == line
+
+
+def test_the_collector_travels_as_a_zip_archive_with_the_standard_library_alone(tmp_path: Path) -> None:
+    library = Path(str(hostreport.__file__)).parents[1]
+    archive = tmp_path / "probe.pyz"
+    with zipfile.ZipFile(archive, "w") as made:
+        for path in (library / "collect").glob("host*.py"):
+            made.write(path, f"kube_gpucheck/collect/{path.name}")
+        for name in ("collect/deadlines.py", "evidence/block.py"):
+            made.write(library / name, f"kube_gpucheck/{name}")
+        for name in ("kube_gpucheck", "kube_gpucheck/collect", "kube_gpucheck/evidence"):
+            made.writestr(f"{name}/__init__.py", "")
+        made.writestr("__main__.py", "import sys; from kube_gpucheck.collect.hostreport import main; sys.exit(main())")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text("ID=debian\n")
+
+    program = [sys.executable, "-I", "-S", str(archive), "--root", str(tmp_path), "--node", "gpu-0"]
+    block = subprocess.run(program, check=True, capture_output=True, text=True, cwd="/").stdout
+
+    report = json.loads(decode_block(block))
+    assert reads_of(report)["file:/etc/os-release"] == {"text": "ID=debian\n"}
+    assert reads_of(report)["nvml:nvmlInit_v2"]["code"] == hostnvmlcalls.LIBRARY_NOT_FOUND
+    assert reads_of(report)["cuda:cuInit"] == {"absent": True}
 
 
 # --- verbs -----------------------------------------------------------------------------------------
