@@ -33,7 +33,8 @@ NOT_REAL_OF: Final = {
 HEAD: Final = """# Recorded bundles
 
 Real components on nodes with one NVIDIA H200 (two where the name says so) and driver 580.159.04 (open kernel
-modules); each fault was made on purpose. `bundle.json` says of each what is not real. A dash: the state's own evidence does not tell it.
+modules); each fault was made on purpose. `bundle.json` says of each what is not real. A dash: the state's own
+evidence does not tell it.
 Those named `host-…` are of `gpucheck run --host` on a virtual machine without Kubernetes, written by
 `tests/record_hosts.py`; the others by `tests/import_recordings.py`.
 
