@@ -12,14 +12,18 @@ import pytest
 import yaml
 
 import engine_configurations as engines
+import suite
 from engine_configurations import Case
-from kube_gpucheck.evidence import containerd
+from kube_gpucheck.evidence import Cluster, containerd
+from kube_gpucheck.evidence.configuration import Configuration
 from kube_gpucheck.evidence.engine import release_in
+from kube_gpucheck.evidence.runtime import DUMP
 from kube_gpucheck.model import Missing, Seen
 
 PROGRAM: Final = engines.program()
 CORPUS: Final = engines.corpus()
 PRINTED: Final[dict[str, dict[str, Any]]] = yaml.safe_load(engines.PRINTED.read_text(encoding="utf-8"))
+STATES: Final = tuple(name for name in suite.LIBRARY.bundles() if name.startswith("recorded/engine-"))
 SEEDS: Final = 500
 CHUNK: Final = 25
 
@@ -41,6 +45,17 @@ def judged(case: Case, program: str, release: str) -> list[str]:
         return [runtime.files.reason]
     found = engines.differences(case, runtime.files.value, printed, engines.defaults(program))
     return found if runtime.refusal == Seen(None) else [*found, f"we refuse it: {runtime.refusal}"]
+
+
+def recorded(name: str) -> tuple[str, Configuration]:
+    """Return what the engine of a recorded state printed, and what we make of its files."""
+    node = Cluster(suite.LIBRARY.build(name)).node_of("gpu-node-0")
+    assert node is not None
+    printed, files = node.host.command(DUMP), node.runtime.files
+    assert isinstance(printed, Seen)
+    assert printed.value is not None
+    assert isinstance(files, Seen)
+    return printed.value.text, files.value
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +88,14 @@ class TestInstalledProgram:
 
         assert {seed: found for seed, found in wrong.items() if found} == {}
 
+    @pytest.mark.parametrize("name", STATES)
+    def test_our_effective_configuration_is_what_a_recorded_engine_of_this_release_printed(
+        self, name: str, installed: tuple[str, str]
+    ) -> None:
+        printed, files = recorded(name)
+
+        assert engines.differences(Case(name, {}), files, printed, engines.defaults(installed[0])) == []
+
     def test_its_dump_read_back_is_what_we_make_of_the_files(self, installed: tuple[str, str], tmp_path: Path) -> None:
         case = next(one for one in CORPUS if one.name == "rke2-1.24")
         printed, _ = engines.dump(installed[0], engines.write(case, tmp_path))
@@ -81,6 +104,13 @@ class TestInstalledProgram:
         assert printed is not None
         assert isinstance(files, Seen)
         assert engines.meaning(containerd.dumped(printed), (1, 6)) == engines.meaning(files.value, (1, 6))
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_our_effective_configuration_means_what_a_recorded_engine_printed(name: str) -> None:
+    printed, files = recorded(name)
+
+    assert engines.meaning(containerd.dumped(printed), (1, 6)) == engines.meaning(files, (1, 6))
 
 
 @pytest.mark.parametrize("release", sorted(PRINTED))
@@ -112,6 +142,10 @@ def test_a_refusal_names_file_and_line() -> None:
     }
 
     assert unnamed == {}
+
+
+def test_five_states_of_a_real_engine_are_on_record() -> None:
+    assert len(STATES) == 5
 
 
 def test_the_corpus_is_what_was_asked_for() -> None:

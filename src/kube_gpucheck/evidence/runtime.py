@@ -150,8 +150,9 @@ class Runtime:
         return need(self.files)
 
     def _dump_leaves_out(self) -> bool:
-        release = self.engine.release
-        return isinstance(release, Seen) and release.value is not None and (2, 0) <= release.value < _WHOLE_DUMP_SINCE
+        """Tell whether the dump may be of a release that prints less than it reads."""
+        release = need(self.engine.release)
+        return release is not None and (2, 0) <= release < _WHOLE_DUMP_SINCE
 
     def _dumped(self, text: str) -> Configuration:
         try:
