@@ -74,3 +74,23 @@ def memory_node(reads: Mapping[str, Any], *, engine: str, logs: Mapping[str, str
     found = Cluster(memory_bundle("test", content)).node_of("gpu-0")
     assert found is not None
     return found
+
+
+def memory_host(reads: Mapping[str, Any], *, logs: Mapping[str, str] | None = None) -> Node:
+    """Return a host with a GPU on its bus, alone: no Kubernetes was asked; `logs` by unit."""
+    bus = {
+        "list:/sys/bus/pci/devices": {"entries": [{"name": "0000:00:06.0", "type": "link"}]},
+        "file:/sys/bus/pci/devices/0000:00:06.0/vendor": {"text": "0x10de\n"},
+        "file:/sys/bus/pci/devices/0000:00:06.0/class": {"text": "0x030200\n"},
+        "file:/sys/bus/pci/devices/0000:00:06.0/device": {"text": "0x2335\n"},
+        "link:/sys/bus/pci/devices/0000:00:06.0/driver": {"text": "../../../bus/pci/drivers/nvidia"},
+    }
+    asked = {"host": {"gpu-0": [*bus, *reads, *(f"log:{unit}" for unit in logs or ())]}}
+    content = {
+        "bundle.json": json.dumps({**MANIFEST, "asked": asked}).encode(),
+        "nodes/gpu-0/host.json": json.dumps({"format": 1, "reads": {**bus, **reads}}).encode(),
+        **{f"nodes/gpu-0/logs/{unit}.log": text.encode() for unit, text in (logs or {}).items()},
+    }
+    found = Cluster(memory_bundle("test", content)).node_of("gpu-0")
+    assert found is not None
+    return found

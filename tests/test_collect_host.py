@@ -17,7 +17,7 @@ from kube_gpucheck.collect.hostplaces import DRIVER_UNITS
 from kube_gpucheck.collect.hostreads import HostReads
 from kube_gpucheck.evidence.block import decode_block
 from kube_gpucheck.evidence.bundle import Bundle, HostRecord, memory_bundle
-from kube_gpucheck.evidence.engine import DAEMON_FILE, KUBELET_CONFIGURATIONS, PROCESSES
+from kube_gpucheck.evidence.engine import DAEMON_FILE, KUBELET_CONFIGURATIONS, KUBELET_DROP_INS, PROCESSES
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.kernel_log import parse_kernel_log
 from kube_gpucheck.evidence.nodereport import decode_report
@@ -199,6 +199,8 @@ def test_what_tells_which_engine_the_kubelet_uses_is_read_and_nothing_else_of_it
         "/usr/bin/kubelet": "",
         DAEMON_FILE: '{"runtimes": {"nvidia": {"path": "/usr/bin/nvidia-container-runtime"}}}',
         KUBELET_CONFIGURATIONS[0]: kubelet,
+        f"{KUBELET_DROP_INS[1]}/00-defaults.conf": kubelet,
+        f"{KUBELET_DROP_INS[1]}/notes.txt": "a-secret-word",
         "/sys/fs/cgroup/cgroup.controllers": "cpu\n",
         "/sys/fs/selinux/booleans/container_use_devices": "1 1",
     }
@@ -213,6 +215,8 @@ def test_what_tells_which_engine_the_kubelet_uses_is_read_and_nothing_else_of_it
         "cgroupDriver: systemd\ncontainerRuntimeEndpoint: unix:///x\n"
     )
     assert reads[f"file:{KUBELET_CONFIGURATIONS[1]}"] == {"absent": True}
+    assert reads[f"file:{KUBELET_DROP_INS[1]}/00-defaults.conf"] == reads[f"file:{KUBELET_CONFIGURATIONS[0]}"]
+    assert f"list:{KUBELET_DROP_INS[0]}" not in reads
     assert reads["stat:/sys/fs/cgroup/cgroup.controllers"]["entries"][0]["name"] == "cgroup.controllers"
     assert reads["file:/sys/fs/selinux/booleans/container_use_devices"] == {"text": "1 1"}
     assert reads["stat:/var/run/nri/nri.sock"] == {"absent": True}

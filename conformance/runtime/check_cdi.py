@@ -68,9 +68,9 @@ def check_engine_injects_cdi_devices(node: Node) -> None:
     declared = known(node.deliveries.declared, "how GPUs reach this node's containers")
     needing = declared & {Mode.CDI_ENGINE, Mode.DRA}
     if not needing:
-        not_applicable("nothing gives out GPUs by CDI names on this node")
+        not_applicable("nothing that was read gives out GPUs by CDI names on this node")
     if not known(node.runtime.cdi_is_enabled, "whether the engine injects CDI devices"):
-        version = known(node.object, "the node").status.node_info.container_runtime_version
+        version = known(node.runtime.engine.name, "the engine's version")
         fault(
             seen=f"GPUs are given out by CDI names ({', '.join(sorted(one.value for one in needing))}); "
             f"{version} does not inject them",

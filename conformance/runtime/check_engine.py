@@ -21,7 +21,7 @@ def check_engine_of_the_kubelet_is_the_one_configured(node: Node) -> None:
     elsewhere = known(node.runtime.told_elsewhere, "the files of other engines")
     if not elsewhere:
         not_applicable("no engine of this node was told of NVIDIA; RTM-003 judges that")
-    version = known(node.object, "the node").status.node_info.container_runtime_version
+    version = known(node.runtime.engine.name, "the engine's version")
     path = known(node.runtime.engine.configuration_path, "where the engine's main file lies")
     endpoint = known(node.runtime.engine.endpoint, "the kubelet's endpoint")
     fault(

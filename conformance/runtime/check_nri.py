@@ -19,8 +19,8 @@ def check_engine_serves_the_toolkits_nri_plugin(node: Node) -> None:
     That are containerd 1.7.30 and 2.1, CRI-O 1.34, and later. Whether the plugin registered is told by its log.
     """
     if Mode.NRI not in known(node.deliveries.declared, "how GPUs reach this node's containers"):
-        not_applicable("the toolkit's NRI plugin is not asked for on this node")
-    version = known(node.object, "the node").status.node_info.container_runtime_version
+        not_applicable("nothing that was read asks for the toolkit's NRI plugin on this node")
+    version = known(node.runtime.engine.name, "the engine's version")
     kind = known(node.runtime.engine.kind, "which engine it is")
     release = known(node.runtime.engine.release, "the engine's release")
     if kind not in SINCE or (release is not None and not _suits(kind, release)):

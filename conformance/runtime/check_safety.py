@@ -41,6 +41,7 @@ def check_variables_alone_give_no_gpu(node: Node) -> None:
         not_applicable("this node's containers get their GPUs without the NVIDIA runtime")
     if not known(node.runtime.toolkit_installed, "whether the toolkit is installed"):
         not_applicable("the NVIDIA Container Toolkit is not installed; RTM-002 judges that")
+    known(node.cluster.stack.daemonsets, "the device plugins")
     plugins = known(node.deliveries.serving(Component.DEVICE_PLUGIN), "the device plugins")
     if not plugins:
         not_applicable("no device plugin serves this node")

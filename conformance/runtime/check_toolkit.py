@@ -19,6 +19,7 @@ def check_parts_of_the_toolkit_that_this_mode_needs(node: Node) -> None:
     injected = known(node.deliveries.by_handler, "how GPUs reach this node's containers")
     if not injected and not declared & {Mode.OCI_HOOK, Mode.NRI}:
         not_applicable(f"this node's containers get their GPUs without the toolkit: {_names(declared)}")
+    known(node.runtime.engine.kind, "which engine it is")  # a host without one needs no toolkit
     toolkit = node.runtime.toolkit
     where = known(toolkit.runtime_path, "where nvidia-container-runtime is")
     if where is None:

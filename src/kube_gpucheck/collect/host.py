@@ -461,6 +461,10 @@ class _Plan:
             self.reads.listing(posixpath.join(root, "plugins_registry"))
         for path in places.KUBELET_CONFIGURATIONS:
             self.reads.file(path, keep=places.KUBELET_LINES)
+        for folder in (one for one in places.KUBELET_DROP_INS if self.reads.exists(one)):
+            for name in self.reads.listing(folder)[:_MAX_FILES]:
+                if name.endswith(".conf"):  # the kubelet reads no others
+                    self.reads.file(posixpath.join(folder, name), keep=places.KUBELET_LINES)
 
     def versions(self) -> None:
         """Ask programs for their versions."""

@@ -202,6 +202,10 @@ CDI_FILES: Final = (".yaml", ".yml", ".json")
 KUBELET_ROOTS: Final = ("/var/lib/kubelet", "/var/snap/microk8s/common/var/lib/kubelet", "/var/lib/k0s/kubelet")
 CHECKPOINT: Final = "kubelet_internal_checkpoint"
 KUBELET_CONFIGURATIONS: Final = ("/var/lib/kubelet/config.yaml", "/var/snap/microk8s/current/args/kubelet")
+KUBELET_DROP_INS: Final = (
+    "/var/lib/rancher/rke2/agent/etc/kubelet.conf.d",
+    "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d",
+)
 KUBELET_LINES: Final = r"^\s*(?:cgroupDriver:|containerRuntimeEndpoint:|--cgroup-driver=|--container-runtime-endpoint=)"
 """What is read of them; the rest has nothing to do with GPUs."""
 ARGUMENTS: Final = (

@@ -226,7 +226,8 @@ class Delivery:
     @derived
     def _hook_is_used(self) -> bool:
         """Whether CRI-O injects by a hook: its file is there, or the operator's toolkit runs and no class is named."""
-        if need(self.node.runtime.engine.kind) is not EngineKind.CRI_O:
+        kind = self.node.runtime.engine.kind
+        if not_asked(kind) or need(kind) is not EngineKind.CRI_O:
             return False
         for folder in _HOOKS:
             listing = self.node.host.listing(folder)

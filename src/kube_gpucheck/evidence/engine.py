@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kube_gpucheck.evidence.containerd import Running, running
-from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.evidence.toml import ConfigurationError
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
@@ -128,6 +128,12 @@ _BY_LABEL: Final = (
     ("eks.amazonaws.com/nodegroup", Distribution.EKS),
 )
 KUBELET_CONFIGURATIONS: Final = ("/var/lib/kubelet/config.yaml", "/var/snap/microk8s/current/args/kubelet")
+KUBELET_DROP_INS: Final = (
+    "/var/lib/rancher/rke2/agent/etc/kubelet.conf.d",
+    "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d",
+)
+"""Where RKE2 and K3s write what the kubelet is told, by whatever way they were told: their own command line is hidden
+from ps, as it may hold credentials. Source: k3s, pkg/cli/server/server.go, pkg/daemons/agent/agent_linux.go."""
 _CGROUP_DRIVER: Final = re.compile(r"(?:^|\n)[ \t]*(?:--cgroup-driver=|cgroupDriver:[ \t]*)(\S{1,40})")
 _KUBELET_ASKS_SINCE: Final = (1, 31)
 DAEMON_FILE: Final = "/etc/docker/daemon.json"
@@ -155,6 +161,32 @@ _COMPLAINT: Final = re.compile(
 
 
 _STARTS: Final = 'msg="starting containerd"'
+_STARTED_AS: Final = re.compile(r'msg="starting containerd"[^\n]{0,300}? version=(\S{1,100})')
+_SERVES: Final = re.compile(r"Start streaming server|[Ss]tart cri plugin|starting cri plugin")
+"""What containerd says when its CRI plugin serves. Source: pkg/cri/server/service.go (1.x), plugins/cri (2.x)."""
+_BY_SOCKET: Final = {
+    "cri-dockerd": EngineKind.DOCKER,
+    "dockershim": EngineKind.DOCKER,
+    "crio": EngineKind.CRI_O,
+    "containerd": EngineKind.CONTAINERD,
+}
+_DOCKERS_OWN: Final = ("/var/run/docker/", "/run/docker/")
+"""Where dockerd keeps the configuration of a containerd that it starts for itself."""
+_KUBELETS: Final = frozenset({"kubelet", "kubelite", "k3s", "rke2", "k0s"})
+"""Programs that are a kubelet, or have one in them."""
+_KUBELET_UNITS: Final = (
+    *(unit for units in _UNITS.values() for unit in units if unit != "snap.microk8s.daemon-containerd"),
+    "kubelet",
+    "snap.microk8s.daemon-kubelite",
+)
+_PROGRAMS: Final = {
+    "crio": "crio",
+    "docker": "dockerd",
+    "containerd": "containerd",
+    **dict.fromkeys((unit for units in _UNITS.values() for unit in units), "containerd"),
+}
+"""Services, and the engine that each runs."""
+_VERSIONED: Final = {EngineKind.CONTAINERD: "containerd", EngineKind.CRI_O: "crio"}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -181,7 +213,7 @@ class Engine:
         """
         document = self.node.object
         if isinstance(document, Missing) and document.kind is MissingKind.NOT_ASKED:
-            return self._by_files()
+            return self._by_host()
         node = need(document)
         info = node.status.node_info
         for pattern, found in _BY_KUBELET:
@@ -193,37 +225,147 @@ class Engine:
                 return found
         return next((found for pattern, found in _BY_IMAGE if pattern.search(info.os_image)), Distribution.PLAIN)
 
-    def _by_files(self) -> Distribution:
-        asked = {key.removeprefix("file:") for key in self.host.keys("file:")}
-        return next((found for found, path in CONFIGURATION.items() if path in asked), Distribution.PLAIN)
+    def _by_host(self) -> Distribution:
+        """Return what brings the engine behind the kubelet's socket, else what runs one, else what has its files here.
+
+        An embedded engine whose kubelet was told of another socket is none: that one's files count.
+        """
+        endpoint = need(self.endpoint)
+        there = [found for found, path in CONFIGURATION.items() if self._has_file(path)]
+        if endpoint is not None:
+            behind = [found for found, socket in _SOCKET.items() if socket == endpoint]
+            return next((found for found in behind if found in there), next(iter(behind), Distribution.PLAIN))
+        for words in need(self.processes):
+            config = option(words, "--config", "-c") if program_of(words) == "containerd" else None
+            started = [found for found, path in CONFIGURATION.items() if path == config]
+            if started:
+                return started[0]
+        return next(iter(there), Distribution.PLAIN)
+
+    def _has_file(self, path: str) -> bool:
+        """Tell whether a file was looked for and is there."""
+        read = self.host.read(f"file:{path}")
+        return not not_asked(read) and not need(read).absent
 
     @derived
     def kind(self) -> EngineKind:
-        """Which engine it is. Source: status.nodeInfo.containerRuntimeVersion, else the files that were read."""
+        """Which engine it is. Source: status.nodeInfo.containerRuntimeVersion, else the host."""
         document = self.node.object
-        if isinstance(document, Missing) and document.kind is MissingKind.NOT_ASKED:
-            return EngineKind.CRI_O if self.host.keys("file:/etc/crio/") else EngineKind.CONTAINERD
+        if not_asked(document):
+            return need(self._kind_on_host)
         name = need(document).status.node_info.container_runtime_version.partition("://")[0]
         return next((kind for kind in EngineKind if kind.value == name), EngineKind.OTHER)
+
+    @derived
+    def _kind_on_host(self) -> EngineKind:
+        """Which engine it is by the kubelet's socket, else by what runs, else by the services, else by the files.
+
+        Missing where nothing tells of an engine, or of Docker alone on a host that has no kubelet.
+        """
+        endpoint = need(self.endpoint)
+        if endpoint is not None:
+            return next((kind for name, kind in _BY_SOCKET.items() if name in endpoint), EngineKind.OTHER)
+        for signs in (self._running, self._active, self._on_disk):
+            programs = need(signs)
+            if "crio" in programs:
+                return EngineKind.CRI_O
+            if "cri-dockerd" in programs:
+                return EngineKind.DOCKER
+            if "dockerd" in programs and not need(self.has_kubelet):
+                break
+            if "containerd" in programs:
+                return EngineKind.CONTAINERD
+        else:
+            reason = f"no container engine that could serve Kubernetes was found on {self.node.name}"
+            raise GapError(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json"))
+        reason = f"{self.node.name} runs Docker and has no kubelet: it is no node of Kubernetes"
+        raise GapError(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json"))
+
+    @derived
+    def _running(self) -> frozenset[str]:
+        """The engines and kubelets that run, by program; a containerd that Docker started for itself is none."""
+        return frozenset(
+            program_of(words)
+            for words in need(self.processes)
+            if not (option(words, "--config", "-c") or "").startswith(_DOCKERS_OWN)
+        )
+
+    @derived
+    def _active(self) -> frozenset[str]:
+        """The programs of the services that are active, of those that were asked about."""
+        found = set()
+        for unit, program in _PROGRAMS.items():
+            shown = need(self._shown(unit))
+            if shown is not None and shown.get("ActiveState") in {"active", "reloading"}:
+                found.add(program)
+        return frozenset(found)
+
+    @derived
+    def _on_disk(self) -> frozenset[str]:
+        """The engines that have files here."""
+        found = set()
+        if any(self._has_file(key.removeprefix("file:")) for key in self.host.keys("file:/etc/crio/")):
+            found.add("crio")
+        if self._has_file(DAEMON_FILE):
+            found.add("dockerd")
+        printed = self.host.command("containerd --version")
+        is_there = not not_asked(printed) and need(printed) is not None
+        if is_there or any(self._has_file(path) for path in (PLAIN_CONFIGURATION, *CONFIGURATION.values())):
+            found.add("containerd")
+        return frozenset(found)
+
+    @derived
+    def has_kubelet(self) -> bool:
+        """Whether the host tells of a kubelet: it runs, or its folder, configuration or service is there."""
+        if need(self._running) & _KUBELETS or any(self._has_file(path) for path in KUBELET_CONFIGURATIONS):
+            return True
+        for key in self.host.keys("list:"):
+            if key.endswith("/device-plugins") and need(self.host.listing(key.removeprefix("list:"))) is not None:
+                return True
+        return any(need(self._shown(unit)) is not None for unit in _KUBELET_UNITS)
+
+    def _shown(self, unit: str) -> Reading[dict[str, str] | None]:
+        """Return what systemctl shows of a service, None if it was not asked about or is not there."""
+
+        def derive() -> dict[str, str] | None:
+            printed = self.host.command(f"systemctl show {unit}")
+            command = None if not_asked(printed) else need(printed)
+            if command is None or command.status not in {None, 0} or "LoadState=not-found" in command.text:
+                return None
+            return dict(row.split("=", 1) for row in command.text.splitlines() if "=" in row)
+
+        return attempt(derive)
+
+    @derived
+    def name(self) -> str:
+        """The engine and its version, for a reader. Source: status.nodeInfo.containerRuntimeVersion, else the host."""
+        document = self.node.object
+        if not not_asked(document):
+            return need(document).status.node_info.container_runtime_version
+        release = need(self.release)
+        return f"{need(self.kind).value}{'' if release is None else ' ' + '.'.join(map(str, release))}"
 
     @derived
     def release(self) -> tuple[int, ...] | None:
         """The numbers of the engine's version, two or three, None if the kubelet does not know it and nobody else does.
 
-        Source: status.nodeInfo.containerRuntimeVersion; where that says Unknown, `containerd --version` on a host
-        whose engine is not embedded.
+        Source: status.nodeInfo.containerRuntimeVersion; where that says Unknown or was not asked for, what the host's
+        `containerd --version` or `crio --version` prints; for an embedded engine its log's word on its last start.
         """
         document = self.node.object
-        if not (isinstance(document, Missing) and document.kind is MissingKind.NOT_ASKED):
+        if not not_asked(document):
             found = release_in(need(document).status.node_info.container_runtime_version.partition("://")[2])
             if found is not None:
                 return found
-        if need(self.distribution).embeds_its_engine or need(self.kind) is not EngineKind.CONTAINERD:
+        program = _VERSIONED.get(need(self.kind))
+        if program is None:
             return None
-        printed = self.host.command("containerd --version")
-        if isinstance(printed, Missing) and printed.kind is MissingKind.NOT_ASKED:
-            return None
-        command = need(printed)
+        if need(self.distribution).embeds_its_engine:
+            log = self.host.log("containerd")
+            started = [] if not_asked(log) else _STARTED_AS.findall(need(log)[-1_000_000:])
+            return release_in(started[-1]) if started else None
+        printed = self.host.command(f"{program} --version")
+        command = None if not_asked(printed) else need(printed)
         return None if command is None else release_in(command.text)
 
     @derived
@@ -237,40 +379,45 @@ class Engine:
     def endpoint(self) -> str | None:
         """The socket that the kubelet talks to, None where nothing that was read says so.
 
-        Source: the kubelet's `--container-runtime-endpoint`, else `containerRuntimeEndpoint` of its configuration.
+        Source: the kubelet's `--container-runtime-endpoint`, else `containerRuntimeEndpoint` of its configuration and
+        drop-ins.
         """
         for words in need(self.processes):
-            said = option(words, "--container-runtime-endpoint") if program_of(words) == "kubelet" else None
+            said = option(words, "--container-runtime-endpoint") if program_of(words) in _KUBELETS else None
             if said is not None:
                 return _socket_path(said)
-        for path in KUBELET_CONFIGURATIONS:
+        found = self._kubelet_is_told(_ENDPOINT)
+        return None if found is None else _socket_path(found)
+
+    def _kubelet_is_told(self, setting: re.Pattern[str]) -> str | None:
+        """Return what the kubelet's files say of a setting, None if nothing; of drop-ins the last one counts."""
+        below = [key.removeprefix("file:") for folder in KUBELET_DROP_INS for key in self.host.keys(f"file:{folder}/")]
+        for path in (*sorted(below, reverse=True), *KUBELET_CONFIGURATIONS):
             text = self.host.file(path)
-            found = None if not_asked(text) else _ENDPOINT.search(need(text) or "")
+            found = None if not_asked(text) else setting.search(need(text) or "")
             if found is not None:
-                return _socket_path(found[1])
+                return found[1].strip("\"'")
         return None
 
     @derived
     def kubelets_cgroup_driver(self) -> str | None:
         """The cgroup driver that the kubelet is told, None where nothing that was read says so, or it asks the engine.
 
-        From 1.31 on it asks an engine that can tell (containerd 2.0, CRI-O 1.28). Source: the kubelet's
-        `--cgroup-driver`, else `cgroupDriver` of its configuration; Kubernetes documentation, "Container Runtimes".
+        From 1.31 on it asks an engine that can tell (containerd 2.0, CRI-O 1.28); one whose release was not asked for
+        is taken to. Source: the kubelet's `--cgroup-driver`, else `cgroupDriver` of its configuration; Kubernetes
+        documentation, "Container Runtimes".
         """
-        release, kubelet = need(self.release), release_in(need(self.node.object).status.node_info.kubelet_version)
+        release, document = need(self.release), self.node.object
+        kubelet = None if not_asked(document) else release_in(need(document).status.node_info.kubelet_version)
+        asks = not_asked(document) or (kubelet is not None and kubelet >= _KUBELET_ASKS_SINCE)
         tells = (1, 28) if need(self.kind) is EngineKind.CRI_O else (2, 0)
-        if release is not None and kubelet is not None and kubelet >= _KUBELET_ASKS_SINCE and release >= tells:
+        if asks and release is not None and release >= tells:
             return None
         for words in need(self.processes):
             said = option(words, "--cgroup-driver") if program_of(words) == "kubelet" else None
             if said is not None:
                 return said
-        for path in KUBELET_CONFIGURATIONS:
-            text = self.host.file(path)
-            found = None if not_asked(text) else _CGROUP_DRIVER.search(need(text) or "")
-            if found is not None:
-                return found[1].strip("\"'")
-        return None
+        return self._kubelet_is_told(_CGROUP_DRIVER)
 
     @derived
     def uses_another_containerd(self) -> bool:
@@ -451,7 +598,8 @@ class Engine:
         """Whether the engine answers for CRI.
 
         Source: `crictl info`; where it was not asked or could not ask, what containerd's log says since its last
-        start; then the node's condition Ready, which the kubelet gives only while the engine answers it.
+        start; then the node's condition Ready, which the kubelet gives only while the engine answers it; on a host
+        alone, whether the engine runs.
         """
         asked = self.host.command(CRICTL)
         if not (isinstance(asked, Missing) and asked.kind is MissingKind.NOT_ASKED):
@@ -469,7 +617,34 @@ class Engine:
         complaint = self.complaint
         if not not_asked(complaint) and need(complaint) is not None:
             return Answer(answers=False, how="the engine's log", why=need(complaint) or "")
-        return self._by_condition()
+        return self._by_state() if not_asked(self.node.object) else self._by_condition()
+
+    def _by_state(self) -> Answer:
+        """Tell by process and service whether the engine runs, and of containerd by its log that it serves CRI.
+
+        One that does not run is a fault where a kubelet needs it.
+        """
+        kind, unit = need(self.kind), need(self.unit)
+        source, where = f"nodes/{self.node.name}/host.json", self.node.name
+        program = {EngineKind.CONTAINERD: "containerd", EngineKind.CRI_O: "crio", EngineKind.DOCKER: "cri-dockerd"}
+        shown = need(self._shown(unit))
+        if program.get(kind) in need(self._running):
+            how = "its process runs"
+        elif shown is not None and shown.get("ActiveState") in {"active", "reloading"}:
+            how = f"'systemctl show {unit}'"
+        elif not need(self.has_kubelet) or (shown is None and not_asked(self.host.command(PROCESSES))):
+            reason = f"nothing that was read tells whether the engine of {where} runs, or that a kubelet needs it"
+            raise GapError(Missing(MissingKind.NOT_ASKED, reason, source))
+        else:
+            state = "" if shown is None else f", '{unit}' is {shown.get('ActiveState')} ({shown.get('Result')})"
+            return Answer(answers=False, how="the host", why=f"no process of {kind.value} runs{state}")
+        if kind is not EngineKind.CONTAINERD:
+            return Answer(answers=True, how=how)
+        log = self.host.log("containerd")
+        if not_asked(log) or not _SERVES.search(need(log)[-1_000_000:], max(need(log)[-1_000_000:].rfind(_STARTS), 0)):
+            reason = f"containerd runs on {where}; whether it answers for CRI only 'crictl info' or its log could tell"
+            raise GapError(Missing(MissingKind.NOT_ASKED, reason, source))
+        return Answer(answers=True, how=f"{how}, and its log says that it serves CRI")
 
     def _by_condition(self) -> Answer:
         node = need(self.node.object)

@@ -29,6 +29,7 @@ stands in this room, once:
 | | `--container-runtime-endpoint` and `--cgroup-driver` |
 | `file:/var/lib/kubelet/config.yaml` | the kubelet's configuration |
 | `file:/var/snap/microk8s/current/args/kubelet` | the same on MicroK8s |
+| `file:/var/lib/rancher/{rke2,k3s}/agent/etc/kubelet.conf.d/<name>` | the same on RKE2 and K3s |
 | `stat:/sys/fs/cgroup/cgroup.controllers` | there with cgroup v2 alone |
 | `file:/sys/fs/selinux/enforce`, `file:/sys/fs/selinux/booleans/container_use_devices` | SELinux |
 | `stat:/var/run/nri/nri.sock` | NRI's socket |

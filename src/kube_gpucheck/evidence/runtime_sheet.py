@@ -32,7 +32,7 @@ def runtime_sheet(node: Node) -> Sheet:
 
 def _facts(node: Node) -> tuple[tuple[str, str], ...]:
     runtime, engine, toolkit = node.runtime, node.runtime.engine, node.runtime.toolkit
-    version = _said(node.object, lambda one: one.status.node_info.container_runtime_version)
+    version = _said(engine.name, str)
     return (
         ("engine", f"{version}, of distribution {_said(engine.distribution, lambda one: one.value)}"),
         ("socket of the kubelet", _said(engine.endpoint, lambda one: one or "not said by anything that was read")),
