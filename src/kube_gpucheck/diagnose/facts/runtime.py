@@ -16,6 +16,7 @@ from kube_gpucheck.evidence.toolkit import CLI, HOOK, ToolkitMode
 from kube_gpucheck.model import Missing, MissingKind, Seen
 
 _OPERATORS_FOLDER: Final = "/usr/local/nvidia/"
+_DROPS_SETTINGS: Final = (1, 17, 0)
 _PACKAGED: Final = "/usr/bin/nvidia-container-runtime"
 _CDI_HELPERS: Final = ("nvidia-cdi-hook", "nvidia-ctk")
 _UNREAD_CRIO: Final = "/etc/crio/conf.d/99-nvidia.toml"
@@ -83,6 +84,21 @@ def engine_config_was_rewritten(context: Context) -> bool:
         return disabled and any(one.mentions_nvidia() for one in files)
 
     return any_node(context, rewritten)
+
+
+@fact
+def toolkit_1_17_0_wrote_the_engine_config(context: Context) -> bool:
+    """The toolkit is the release that takes its defaults for the file there is, and the file has its handlers alone.
+
+    Source: nvidia-container-toolkit, CHANGELOG.md, v1.17.1 (the default configuration path); amazon-eks-ami issue 2041.
+    """
+
+    def written(node: Node) -> bool:
+        configuration = need(node.runtime.configuration)
+        alone = bool(configuration.nvidia) and len(configuration.nvidia) == len(configuration.handlers)
+        return alone and need(node.runtime.toolkit.release)[:3] == _DROPS_SETTINGS
+
+    return any_node(context, written)
 
 
 @fact
