@@ -67,6 +67,16 @@ def kind_of(reading: Reading[Any]) -> MissingKind | None:
         ({"file:/etc/crio/crio.conf": text("")}, EngineKind.CRI_O, None),
         ({"exec:containerd --version": text("containerd x v1.7.1 y")}, EngineKind.CONTAINERD, Distribution.PLAIN),
         (
+            {
+                **running("/snap/microk8s/x1/kubelite"),
+                "file:/var/snap/microk8s/current/args/kubelet": text(
+                    "--container-runtime-endpoint=${SNAP_COMMON}/run/containerd.sock\n"
+                ),
+            },
+            EngineKind.CONTAINERD,
+            Distribution.MICROK8S,
+        ),
+        (
             running("/usr/local/bin/rke2 server", f"containerd -c {RKE2} -a /run/k3s/containerd/containerd.sock"),
             EngineKind.CONTAINERD,
             Distribution.RKE2,

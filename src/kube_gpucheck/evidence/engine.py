@@ -162,8 +162,8 @@ _COMPLAINT: Final = re.compile(
 
 _STARTS: Final = 'msg="starting containerd"'
 _STARTED_AS: Final = re.compile(r'msg="starting containerd"[^\n]{0,300}? version=(\S{1,100})')
-_SERVES: Final = re.compile(r"Start streaming server|[Ss]tart cri plugin|starting cri plugin")
-"""What containerd says when its CRI plugin serves. Source: pkg/cri/server/service.go (1.x), plugins/cri (2.x)."""
+_SERVES: Final = re.compile(r"[Ss]tart(?:ing)? cri plugin")
+"""What containerd says when its CRI plugin has taken its configuration. Source: logs of 1.6.20 and of 2.0 to 2.3."""
 _BY_SOCKET: Final = {
     "cri-dockerd": EngineKind.DOCKER,
     "dockershim": EngineKind.DOCKER,
@@ -391,7 +391,8 @@ class Engine:
 
     def _kubelet_is_told(self, setting: re.Pattern[str]) -> str | None:
         """Return what the kubelet's files say of a setting, None if nothing; of drop-ins the last one counts."""
-        below = [key.removeprefix("file:") for folder in KUBELET_DROP_INS for key in self.host.keys(f"file:{folder}/")]
+        asked = (key.removeprefix("file:") for key in self.host.keys("file:/var/lib/rancher/"))
+        below = [path for path in asked if path.startswith(KUBELET_DROP_INS)]
         for path in (*sorted(below, reverse=True), *KUBELET_CONFIGURATIONS):
             text = self.host.file(path)
             found = None if not_asked(text) else setting.search(need(text) or "")
@@ -641,7 +642,8 @@ class Engine:
         if kind is not EngineKind.CONTAINERD:
             return Answer(answers=True, how=how)
         log = self.host.log("containerd")
-        if not_asked(log) or not _SERVES.search(need(log)[-1_000_000:], max(need(log)[-1_000_000:].rfind(_STARTS), 0)):
+        text = "" if not_asked(log) else need(log)[-1_000_000:]
+        if not _SERVES.search(text, max(text.rfind(_STARTS), 0)):
             reason = f"containerd runs on {where}; whether it answers for CRI only 'crictl info' or its log could tell"
             raise GapError(Missing(MissingKind.NOT_ASKED, reason, source))
         return Answer(answers=True, how=f"{how}, and its log says that it serves CRI")
@@ -682,8 +684,8 @@ def option(words: tuple[str, ...], *names: str) -> str | None:
 
 
 def _socket_path(endpoint: str) -> str:
-    """Return an endpoint as a path below /run: `unix:///var/run/…` and `/run/…` are one."""
-    path = endpoint.strip("\"'").removeprefix("unix://")
+    """Return an endpoint as a path below /run: `unix:///var/run/…` and `/run/…` are one. MicroK8s writes a variable."""
+    path = endpoint.strip("\"'").removeprefix("unix://").replace("${SNAP_COMMON}", "/var/snap/microk8s/common")
     return path.removeprefix("/var") if path.startswith("/var/run/") else path
 
 
