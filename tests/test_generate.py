@@ -192,7 +192,8 @@ def test_memory_does_not_grow_with_the_nodes(tmp_path: Path) -> None:
         program = [sys.executable, "-c", PEAK, str(tmp_path / str(nodes)), str(nodes)]
         return int(subprocess.run(program, check=True, capture_output=True, text=True).stdout)
 
-    assert peak(300) - peak(60) < 240 * 10_000  # of 70 KB a node on disk
+    # Of 70 KB a node on disk. A buffer of 1 MB may still wait for the garbage collector, whatever the number of nodes.
+    assert peak(600) - peak(60) < 540 * 10_000
 
 
 PEAK = """
