@@ -12,6 +12,7 @@ from kube_gpucheck.evidence.documents import LeaseDocument, NodeDocument
 from kube_gpucheck.evidence.driver import Driver
 from kube_gpucheck.evidence.gpu import Gpu
 from kube_gpucheck.evidence.host import Host
+from kube_gpucheck.evidence.partition import Partitions
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.runtime import Runtime
@@ -116,6 +117,11 @@ class Node:
     def plugin(self) -> DevicePlugin:
         """The device plugin on this node: its pods, log, configuration, and what it should offer."""
         return DevicePlugin(self)
+
+    @_Section
+    def partitions(self) -> Partitions:
+        """MIG on this node: what was asked for, how far it is, and which MIG devices there are."""
+        return Partitions(self)
 
     @_Section
     def kubelet(self) -> Kubelet:

@@ -9,6 +9,7 @@ from kube_gpucheck.evidence import Component, DaemonSet, Node, Pod
 from kube_gpucheck.evidence.coverage import servers
 from kube_gpucheck.evidence.delivery import gives_driver
 from kube_gpucheck.evidence.discovery import DISCOVERY_LABEL, PCI_LABEL
+from kube_gpucheck.evidence.partition import PAUSED_FOR_MIG
 from kube_gpucheck.evidence.podspec import hides_all
 from kube_gpucheck.evidence.podstate import is_running, live_pods, refused_creation, unpulled
 from kube_gpucheck.evidence.readings import need
@@ -377,6 +378,50 @@ def mps_daemon_is_not_on_the_node(context: Context) -> bool:
         return not any(need(pod.component) is Component.MPS_CONTROL_DAEMON for pod in need(node.pods))
 
     return any_node(context, lacks)
+
+
+@fact
+def mig_layout_asked_for_is_not_defined(context: Context) -> bool:
+    """The MIG manager's configuration does not have the layout that the node's label asks for."""
+    return any_node(context, lambda node: need(node.partitions.undefined) is not None)
+
+
+@fact
+def mig_manager_is_at_work(context: Context) -> bool:
+    """The MIG manager is changing the layout, and has written a line of it in the last half hour."""
+    return any_node(context, lambda node: need(node.partitions.is_at_work))
+
+
+@fact
+def mig_devices_of_several_kinds_under_strategy_single(context: Context) -> bool:
+    """The MIG strategy is single, and NVML lists several profiles, or GPUs with MIG on beside some without."""
+
+    def several(node: Node) -> bool:
+        if need(node.partitions.strategy) != "single":
+            return False
+        layouts = need(node.partitions.layouts)
+        on = [one for one in layouts if one.is_on]
+        kinds = {profile for one in on for profile in one.profiles}
+        return all(one.profiles for one in on) and (len(kinds) > 1 or 0 < len(on) < len(layouts))
+
+    return any_node(context, several)
+
+
+@fact
+def mig_devices_offered_are_not_those_of_the_driver(context: Context) -> bool:
+    """The MIG devices that the node's resources or labels tell of are others than NVML lists."""
+    return any_node(context, lambda node: bool(need(node.partitions.is_used) and need(node.partitions.differences)))
+
+
+@fact
+def operands_are_paused_for_mig_and_no_change_is_under_way(context: Context) -> bool:
+    """Labels of operands are paused for a change of MIG that is not under way."""
+
+    def left(node: Node) -> bool:
+        paused = [one for one in need(node.partitions.paused) if one.endswith(PAUSED_FOR_MIG)]
+        return bool(paused) and need(node.partitions.change_under_way) is None
+
+    return any_node(context, left)
 
 
 # --- telemetry -------------------------------------------------------------------------------------
