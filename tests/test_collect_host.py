@@ -1,3 +1,4 @@
+import datetime
 import json
 import os
 import select
@@ -548,6 +549,27 @@ def test_of_every_engine_that_runs_paths_and_sockets_are_told_and_no_other_argum
     ]
     assert reads["file:/srv/config.toml"] == {"text": "version = 2\n"}
     assert "a-secret-word" not in json.dumps(report)
+
+
+def test_when_an_engine_was_started_is_told_as_ps_tells_it(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    files = {
+        "/proc/uptime": "1000.00 900.00\n",
+        "/proc/7/comm": "containerd\n",
+        "/proc/7/cmdline": "/usr/bin/containerd\0",
+        "/proc/7/stat": f"7 (a) b) S {' '.join(['0'] * 18)} {400 * ticks} 0 0\n",
+        "/proc/8/comm": "kubelet\n",
+        "/proc/8/cmdline": "/usr/bin/kubelet\0",
+    }
+
+    reads = reads_of(read_host(tree(tmp_path, files)))
+
+    (line,) = reads["exec:TZ=UTC ps -e -o lstart=,comm="]["text"].splitlines()
+    written, name = line[:24], line[25:]
+    started = datetime.datetime.strptime(written, "%a %b %d %H:%M:%S %Y").replace(tzinfo=datetime.timezone.utc)
+    ago = datetime.datetime.now(datetime.timezone.utc) - started
+    assert name == "containerd"
+    assert datetime.timedelta(seconds=599) < ago < datetime.timedelta(seconds=700)
 
 
 def test_a_process_of_any_name_makes_no_node_of_a_workstation(tmp_path: Path) -> None:

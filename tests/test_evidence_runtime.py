@@ -10,7 +10,7 @@ from kube_gpucheck.evidence import Cluster, Node
 from kube_gpucheck.evidence.bundle import memory_bundle
 from kube_gpucheck.evidence.containerd import started_with
 from kube_gpucheck.evidence.delivery import Mode
-from kube_gpucheck.evidence.engine import Distribution, EngineKind, moment, release_in
+from kube_gpucheck.evidence.engine import STARTS, Distribution, EngineKind, moment, release_in
 from kube_gpucheck.evidence.toolkit import ToolkitMode, auto_mode
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
@@ -227,6 +227,38 @@ def test_a_configuration_that_is_older_than_the_engine_is_loaded() -> None:
     )
 
     assert node.runtime.handler_loaded == Seen(value=True)
+
+
+@pytest.mark.parametrize(
+    ("listed", "loaded"),
+    [
+        ("Fri Jan 27 07:50:00 2023 containerd\nFri Jan 27 07:10:00 2023 kubelet\n", Seen(value=True)),
+        ("Fri Jan  6 07:50:00 2023 containerd\n", Seen(value=False)),
+        ("Fri Jan 27 07:50:00 2023 dockerd\n", "no systemd runs, and no engine among the processes"),
+        (
+            "Fri Jan 27 07:50:00 2023 containerd\nFri Jan 27 07:10:00 2023 containerd\n",
+            "2 processes 'containerd' run, and which of them is the kubelet's engine is not known",
+        ),
+    ],
+)
+def test_where_no_systemd_is_the_engines_process_tells_when_it_was_started(
+    listed: str, loaded: Seen[bool] | str
+) -> None:
+    node = make(
+        {
+            "exec:systemctl show rke2-agent": {"absent": True},
+            f"exec:{STARTS}": text(listed, 0),
+            f"file:{RKE2}/config.toml": text(RUNC + HANDLER),
+            f"stat:{RKE2}/config.toml": {"entries": [{"name": "config.toml", "modified": "2023-01-27T07:49:58Z"}]},
+        }
+    )
+
+    found = node.runtime.handler_loaded
+    if isinstance(loaded, str):
+        assert isinstance(found, Missing)
+        assert loaded in found.reason
+    else:
+        assert found == loaded
 
 
 def test_an_agent_is_restarted_by_its_own_service() -> None:

@@ -68,8 +68,9 @@ def check_engine_answers_for_cri(node: Node) -> None:
 
     A configuration that only the next start would refuse is minor. What the kubelet makes of the silence is CLU-004's.
     """
-    answer = known(node.runtime.engine.answer, "whether the engine answers for CRI")
-    if not answer.answers:
+    reading = node.runtime.engine.answer
+    answer = None if not_asked(reading) else known(reading, "whether the engine answers for CRI")
+    if answer is not None and not answer.answers:
         fault(
             seen=f"{answer.how} says that the engine does not answer: {answer.why or 'no reason given'}",
             means=_why_silent(node),
@@ -78,13 +79,15 @@ def check_engine_answers_for_cri(node: Node) -> None:
         )
     reason = _why_the_next_start_fails(node)
     if reason is not None:
+        now = "nobody asked whether the engine answers" if answer is None else f"the engine answers ({answer.how})"
         fault(
-            seen=f"the engine answers ({answer.how}), but in its configuration on disk {reason}",
+            seen=f"{now}, but in its configuration on disk {reason}",
             means="the next restart leaves the node without a container runtime",
             remedy="mend the configuration before the next restart, check with 'containerd config dump'; confirm with "
             "'gpucheck run -k RTM-017'",
             severity=Severity.MINOR,
         )
+    known(reading, "whether the engine answers for CRI")
 
 
 def _why_the_next_start_fails(node: Node) -> str | None:

@@ -331,7 +331,9 @@ class _Plan:
         # what ps(1) prints of /proc, which is what was read; a pod that has the host's /proc has it too
         listed = "".join(line + "\n" for line in shown)
         self.reads.note("exec:ps -e -o pid=,comm=", {"text": listed, "code": 0, "filtered": places.SERVICES})
-        return [row[1:] for row in rows if row[2:]]
+        begun = "".join(f"{_utc(int(row[2]))} {row[1]}\n" for row in rows if row[3:] and row[2] != "-")
+        self.reads.note("exec:TZ=UTC ps -e -o lstart=,comm=", {"text": begun, "code": 0, "filtered": places.WITH_START})
+        return [[row[1], *row[3:]] for row in rows if row[3:]]
 
     def _runs_containers(self) -> bool:
         """Tell whether an engine or a kubelet is here at all; on a workstation nothing of them is asked for."""
@@ -470,6 +472,11 @@ class _Plan:
         """Ask programs for their versions."""
         for name in ("nvidia-ctk", "nvidia-container-runtime", "nvidia-container-cli", "containerd", "crio", "runc"):
             self.reads.command(name + " --version")
+
+
+def _utc(epoch_s: int) -> str:
+    """Return a time as ps(1) prints it."""
+    return time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(epoch_s))
 
 
 def _said(processes: list[list[str]], program: str, *names: str) -> list[str]:

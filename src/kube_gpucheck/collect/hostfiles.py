@@ -273,26 +273,47 @@ def kmsg_line(record: bytes) -> str:
 
 
 def read_processes(root: str) -> dict[str, object]:
-    """Return id, name and arguments of each process, with tabs between, one process a line.
+    """Return id and name of each process, of engines and kubelets start and arguments too: one line each, with tabs.
 
-    Arguments are given of engines and kubelets alone; which of them leave the collector is decided there.
+    The start is the time in whole seconds since the epoch, `-` where it cannot be told. Which of the arguments leave
+    the collector is decided there.
 
     Raises:
         OSError: /proc cannot be listed.
     """
     top = inside(root, "/proc", follow=True)
+    booted_at = _booted_at(top)
     lines = []
     with os.scandir(top) as found:
         pids = sorted(int(one.name) for one in found if one.name.isdigit())
     for pid in pids:
         try:
-            name = _raw(posixpath.join(top, str(pid), "comm")).strip()
-            arguments = _raw(posixpath.join(top, str(pid), "cmdline")) if name in WITH_ARGUMENTS else ""
+            words = [_raw(posixpath.join(top, str(pid), "comm")).strip()]
+            if words[0] in WITH_ARGUMENTS:
+                arguments = _raw(posixpath.join(top, str(pid), "cmdline")).split("\0")
+                words += [_started(posixpath.join(top, str(pid), "stat"), booted_at), *arguments]
         except OSError:
             continue  # it has ended
-        words = [name, *arguments.split("\0")]  # a process may call itself anything, line ends included
+        # a process may call itself anything, line ends included
         lines.append("\t".join([str(pid), *(" ".join(one.split()) for one in words if one)]))
     return {"text": "\n".join(lines)}
+
+
+def _booted_at(top: str) -> float | None:
+    """Return when the kernel started, in seconds since the epoch."""
+    try:
+        return time.time() - float(_raw(posixpath.join(top, "uptime")).split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _started(stat: str, booted_at: float | None) -> str:
+    """Return when a process started, in whole seconds since the epoch. Source: proc(5), /proc/pid/stat, field 22."""
+    try:
+        ticks = int(_raw(stat).rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return "-"
+    return "-" if booted_at is None else str(int(booted_at + ticks / os.sysconf("SC_CLK_TCK")))
 
 
 def _raw(where: str) -> str:

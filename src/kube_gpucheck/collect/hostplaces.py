@@ -221,5 +221,7 @@ ARGUMENTS: Final = (
 RUNTIME_SIGNS: Final = ("/sys/fs/cgroup/cgroup.controllers", "/var/run/nri/nri.sock")
 """What is there with cgroup v2 alone; with NRI."""
 SELINUX_BOOLEAN: Final = "/sys/fs/selinux/booleans/container_use_devices"
+WITH_START: Final = "containerd crio dockerd cri-dockerd kubelet"
+"""Processes whose start is told."""
 SERVICES: Final = r"^\d+ (?:nvidia|nv-|nvsm|dcgm|containerd |crio |dockerd |kubelet |rke2 |k3s|k0s)"
 """Processes that matter to the GPU stack; a process's name is cut after 15 characters."""

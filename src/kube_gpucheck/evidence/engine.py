@@ -6,6 +6,7 @@ Sources: upstream-facts, section 5 (paths, sockets and services of the distribut
 import datetime
 import enum
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 CRICTL: Final = "crictl info"
 PROCESSES: Final = "ps -e -o args="
 """The command lines of kubelet and engines, as far as they say paths, sockets and the cgroup driver."""
+STARTS: Final = "TZ=UTC ps -e -o lstart=,comm="
+"""When the kubelet and engines were started."""
 
 
 class EngineKind(enum.Enum):
@@ -265,8 +268,7 @@ class Engine:
         endpoint = need(self.endpoint)
         if endpoint is not None:
             return next((kind for name, kind in _BY_SOCKET.items() if name in endpoint), EngineKind.OTHER)
-        for signs in (self._running, self._active, self._on_disk):
-            programs = need(signs)
+        for programs in self._programs_by_weight():
             if "crio" in programs:
                 return EngineKind.CRI_O
             if "cri-dockerd" in programs:
@@ -280,6 +282,12 @@ class Engine:
             raise GapError(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json"))
         reason = f"{self.node.name} runs Docker and has no kubelet: it is no node of Kubernetes"
         raise GapError(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json"))
+
+    def _programs_by_weight(self) -> Iterator[frozenset[str]]:
+        """Yield which engines run, whose services are active, which have files; what is not needed is not read."""
+        yield need(self._running)
+        yield need(self._active)
+        yield need(self._on_disk)
 
     @derived
     def _running(self) -> frozenset[str]:
@@ -549,11 +557,14 @@ class Engine:
 
     @derived
     def started_at(self) -> datetime.datetime | None:
-        """When the engine's service became active, None if it is not. Source: systemctl's ActiveEnterTimestamp."""
+        """When the engine was started, None if it does not run.
+
+        Source: systemctl's ActiveEnterTimestamp; where no systemd is, ps.
+        """
         line = f"systemctl show {need(self.unit)}"
         command = need(self.host.command(line))
         if command is None:
-            return None
+            return need(self._process_started_at)
         shown = dict(row.split("=", 1) for row in command.text.splitlines() if "=" in row)
         if shown.get("ActiveState", "active") not in {"active", "reloading"}:
             return None
@@ -565,6 +576,19 @@ class Engine:
         if found is None:
             raise GapError(Missing(MissingKind.UNPARSABLE, f"ActiveEnterTimestamp is '{stamp}', no time", source))
         return found
+
+    @derived
+    def _process_started_at(self) -> datetime.datetime | None:
+        """When the engine's process was started, None if there is none or nobody asked."""
+        printed = self.host.command(STARTS)
+        command = None if not_asked(printed) else need(printed)
+        program = _PROGRAMS.get(need(self.unit))
+        rows = (_STARTED.fullmatch(row) for row in (command.text if command else "").splitlines())
+        found = [moment(row[1], self.host.read_at) for row in rows if row is not None and row[2] == program]
+        if len(found) > 1:
+            reason = f"{len(found)} processes '{program}' run, and which of them is the kubelet's engine is not known"
+            raise GapError(Missing(MissingKind.ERROR, reason, f"nodes/{self.node.name}/host.json#exec:{STARTS}"))
+        return found[0] if found else None
 
     @derived
     def running(self) -> Running | None:
@@ -697,12 +721,14 @@ def release_in(text: str) -> tuple[int, ...] | None:
 
 _SYSTEMD: Final = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(.*)")
 _LS: Final = re.compile(r"([A-Z][a-z]{2}) +(\d{1,2}) +(?:(\d{1,2}):(\d\d)|(\d{4}))")
+_PS: Final = re.compile(r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
+_STARTED: Final = re.compile(r"([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}) (\S.{0,63})")
 _OFFSET: Final = re.compile(r"([+-])(\d\d):?(\d\d)")
 _MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 def moment(text: str, around: datetime.datetime) -> datetime.datetime | None:
-    """Return a time as RFC 3339, systemctl, `ls --full-time` or `ls -l` write it, None if it is no time.
+    """Return a time as RFC 3339, systemctl, ps, `ls --full-time` or `ls -l` write it, None if it is no time.
 
     A time without a zone is taken for UTC; one of `ls -l` without a year lies in the twelve months before `around`.
     """
@@ -714,6 +740,11 @@ def moment(text: str, around: datetime.datetime) -> datetime.datetime | None:
             if zone is None:
                 return None
             return datetime.datetime(year, month, day, hour, minute, int(found[6] or 0), tzinfo=zone)
+        shown = _PS.fullmatch(text.strip())
+        if shown and shown[1] in _MONTHS:
+            day, hour, minute, second, year = (int(part) for part in shown.groups()[1:])
+            month = _MONTHS.index(shown[1]) + 1
+            return datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.timezone.utc)
         listed = _LS.fullmatch(text.strip())
         if listed is None or listed[1] not in _MONTHS:
             return None

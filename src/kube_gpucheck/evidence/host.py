@@ -27,6 +27,7 @@ stands in this room, once:
 | `exec:ps -e -o args=` | command lines of kubelet, containerd, crio, dockerd and cri-dockerd alone |
 | | (`filtered`), and of their options only `--config` `-c`, `--address` `-a`, `--root-dir`, |
 | | `--container-runtime-endpoint` and `--cgroup-driver` |
+| `exec:TZ=UTC ps -e -o lstart=,comm=` | when those were started, in whole seconds (`filtered`) |
 | `file:/var/lib/kubelet/config.yaml` | the kubelet's configuration |
 | `file:/var/snap/microk8s/current/args/kubelet` | the same on MicroK8s |
 | `file:/var/lib/rancher/{rke2,k3s}/agent/etc/kubelet.conf.d/<name>` | the same on RKE2 and K3s |

@@ -395,7 +395,12 @@ class Runtime:
         """Whether a file of the configuration that sets an NVIDIA handler is newer than the engine."""
         started = need(self.engine.started_at)
         if started is None:
-            reason = f"'systemctl show {need(self.engine.unit)}' says that the engine's service is not active"
+            line = f"systemctl show {need(self.engine.unit)}"
+            says = "says that the engine's service is not active"
+            absent = need(self.host.command(line)) is None
+            reason = (
+                "no systemd runs, and no engine among the processes that were read" if absent else f"'{line}' {says}"
+            )
             raise GapError(Missing(MissingKind.ERROR, reason, f"nodes/{self.node.name}/host.json"))
         set_by = {one.file for one in need(self.files).nvidia if one.file is not None}
         return any(need(self._modified(path)) > started for path in sorted(set_by))
