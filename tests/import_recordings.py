@@ -35,9 +35,9 @@ HEAD: Final = """# Recorded bundles
 Real components on nodes with one NVIDIA H200 (two where the name says so) and driver 580.159.04 (open kernel
 modules); each fault was made on purpose. `bundle.json` says of each what is not real. A dash: the state's own
 evidence does not tell it.
-Those named `host-…` are of `gpucheck run --host` on a virtual machine without Kubernetes, written by
-`tests/record_hosts.py`; those named `engine-…` are of Debian's containerd 1.6.20 and the NVIDIA Container Toolkit
-1.20.0 on such a machine, written by `tests/import_engine_states.py`; the others by `tests/import_recordings.py`.
+Those named `host-…` are of `gpucheck run --host` on a virtual machine without Kubernetes, those named `engine-…` of
+`gpucheck collect --host` on such a machine with Debian's containerd 1.6.20 and the NVIDIA Container Toolkit 1.20.0,
+written by `tests/record_hosts.py`; the others by `tests/import_recordings.py`.
 
 | state | driver | GPU | Kubernetes | recorded (UTC) |
 | --- | --- | --- | --- | --- |

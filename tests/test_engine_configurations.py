@@ -144,8 +144,8 @@ def test_a_refusal_names_file_and_line() -> None:
     assert unnamed == {}
 
 
-def test_five_states_of_a_real_engine_are_on_record() -> None:
-    assert len(STATES) == 5
+def test_six_states_of_a_real_engine_are_on_record() -> None:
+    assert len(STATES) == 6
 
 
 def test_the_corpus_is_what_was_asked_for() -> None:
