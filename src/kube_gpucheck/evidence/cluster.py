@@ -23,6 +23,7 @@ from kube_gpucheck.evidence.pluginlog import PluginLog
 from kube_gpucheck.evidence.pod import Pod, outline
 from kube_gpucheck.evidence.progress import Progress
 from kube_gpucheck.evidence.readings import derived, need
+from kube_gpucheck.evidence.siblings import Siblings
 from kube_gpucheck.evidence.stack import Component, Stack
 from kube_gpucheck.evidence.telemetry import Telemetry
 from kube_gpucheck.model import THE_CLUSTER, Missing, MissingKind, Reading, Seen, Subject
@@ -73,6 +74,7 @@ class Cluster:
         self.operator = Operator(self)
         self.offers = Offers(self)
         self.fleet = Fleet(self)
+        self.siblings = Siblings(self)
         self.progress = Progress(self)
         self.plugin_logs: dict[Pod, Reading[PluginLog]] = {}
         self._items: dict[tuple[str, bool], Reading[Items | None]] = {}

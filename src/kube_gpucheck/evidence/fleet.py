@@ -5,6 +5,7 @@ A host of its own is a cluster of one node. Of each node little is kept, for the
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from kube_gpucheck.evidence.node import Node
 
 _SUFFIX: Final = re.compile(r"-(?:SHARED|MIG-\S{1,40})$")
-_MACHINE: Final = ("node.kubernetes.io/instance-type", "nvidia.com/gpu.machine")
-"""Labels that tell one kind of machine from another. Source: Kubernetes, well-known labels; GFD."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -77,12 +76,23 @@ def _named(node: "Node") -> tuple[str, ...]:
     return tuple(sorted({one.replace(" ", "-") for one in names if one}))
 
 
+def instance_type(labels: Mapping[str, str]) -> str | None:
+    """Return a node's instance type where it stands for a kind of machine, None where it does not or there is none.
+
+    K3s and RKE2 write their own name there, vSphere writes processors and memory. Source: k3s pkg/cloudprovider
+    (instances.go); cloud-provider-vsphere pkg/cloudprovider/vsphere (instances.go).
+    """
+    told = labels.get("node.kubernetes.io/instance-type") or None
+    return None if told in {"k3s", "rke2"} or (told or "").startswith("vsphere-vm.") else told
+
+
 def machine(node: "Node") -> str:
-    """Return what kind of machine a node is, empty where no label tells."""
+    """Return what kind of machine a node is, empty where no label tells. Source: instance type, else GFD's machine."""
     labels = node.labels
     if isinstance(labels, Missing):
         return ""
-    return next((labels.value[key] for key in _MACHINE if labels.value.get(key, "unknown") != "unknown"), "")
+    chassis = labels.value.get("nvidia.com/gpu.machine", "unknown")
+    return instance_type(labels.value) or ("" if chassis == "unknown" else chassis)
 
 
 class Fleet:

@@ -300,6 +300,22 @@ def nvml_lacks_a_gpu_that_its_driver_holds(context: Context) -> bool:
 
 
 @fact
+def node_has_fewer_gpus_than_its_siblings(context: Context) -> bool:
+    """Most nodes of the node's kind have more GPUs, in a number that is not sold for its chassis."""
+
+    def lacks(node: Node) -> bool:
+        reading = need(context.cluster.siblings.traits).get(node.name)
+        traits = None if reading is None else need(reading)
+        usual = need(context.cluster.siblings.usual).get(traits.kind) if traits is not None else None
+        if traits is None or usual is None or usual.count is None:
+            return False
+        mine, most = need(traits.count), usual.count.value
+        return mine is not None and mine < most and (traits.kind.is_told or most % mine != 0)
+
+    return any_node(context, lacks)
+
+
+@fact
 def vector_addition_came_out_wrong(context: Context) -> bool:
     """The workload ran on a GPU, and sums that it computed are wrong."""
     return any_node(
