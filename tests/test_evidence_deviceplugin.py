@@ -70,7 +70,11 @@ def test_a_healthy_log_proves_registration_and_configuration() -> None:
         "none", fail_on_init_error=True, device_list_strategies=("envvar",), names=(("*", "nvidia.com/gpu"),)
     )
     assert log_of(LOG) == PluginLog(
-        has_start=True, registered=("nvidia.com/gpu",), platform="nvml", config=Seen(config)
+        has_start=True,
+        registered=("nvidia.com/gpu",),
+        registered_when="I1124 00:13:19",
+        platform="nvml",
+        config=Seen(config),
     )
 
 

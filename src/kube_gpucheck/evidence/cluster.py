@@ -271,6 +271,15 @@ class Cluster:
         return {one.metadata.name: one for one in leases if one.metadata.namespace == "kube-node-lease"}
 
     @derived
+    def usual_heartbeat(self) -> datetime.datetime | None:
+        """When most kubelets renewed last: the median of at least three leases, None where there are fewer.
+
+        All leases are listed at one moment, which in a large cluster is long after the first answer (`gathered_at`).
+        """
+        renewed = sorted(one.spec.renew_time for one in need(self.node_leases).values() if one.spec.renew_time)
+        return renewed[len(renewed) // 2] if len(renewed) >= _A_MEDIAN else None
+
+    @derived
     def events_by_object(self) -> dict[tuple[str, str, str], tuple[documents.EventDocument, ...]]:
         """Events by (kind, namespace or "", name) of what they are about, oldest first."""
         return _by_object(need(self.objects("events")))
@@ -316,6 +325,8 @@ class Options:
         return tuple(filter(None, self._options.get("node", "").split(",")))
 
 
+_A_MEDIAN: Final = 3
+"""Of two clocks that differ nothing tells the wrong one."""
 _UNPARSABLE: Final = MissingKind.UNPARSABLE
 _PODS: Final = "cluster/pods.json"
 _NOUNS: Final = {"pods": "pod", "daemonsets.apps": "DaemonSet"}

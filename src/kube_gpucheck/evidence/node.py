@@ -11,6 +11,7 @@ from kube_gpucheck.evidence.deviceplugin import DevicePlugin
 from kube_gpucheck.evidence.documents import LeaseDocument, NodeDocument
 from kube_gpucheck.evidence.driver import Driver
 from kube_gpucheck.evidence.gpu import Gpu
+from kube_gpucheck.evidence.holdings import Holdings
 from kube_gpucheck.evidence.host import Host
 from kube_gpucheck.evidence.partition import Partitions
 from kube_gpucheck.evidence.quantity import whole
@@ -127,6 +128,11 @@ class Node:
     def kubelet(self) -> Kubelet:
         """The kubelet's device manager on this node: root folder, checkpoint, holders of GPUs."""
         return Kubelet(self)
+
+    @_Section
+    def holdings(self) -> Holdings:
+        """Who holds what of this node's GPUs, by the API beside the kubelet's record."""
+        return Holdings(self)
 
     @_Section
     def workload(self) -> Workload:

@@ -45,6 +45,7 @@ _COMPLAINING: Final = ("error", "failed", "fatal", "panic", "could not", "cannot
 _KLOG_COMPLAINT: Final = re.compile(r"(?:^|\r)[EF]\d{4} ", re.MULTILINE)
 LOST: Final = re.compile(r"(?:unable to|failed to) retrieve container logs for ")
 _KLOG: Final = re.compile(r"[IWEF]\d{4} [\d:.]{8,15} +\d+ [^\]\s]{1,80}\] ?")
+_STAMP: Final = re.compile(r"\s{0,4}((?:[IWEF]\d{4} |\d{4}/\d\d/\d\d )\d\d:\d\d:\d\d)")
 _DATED: Final = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ")
 _FATAL: Final = re.compile(r"error starting plugins|panic:|fatal|unable to (?:load|parse|create)", re.IGNORECASE)
 _COMPLAINT: Final = re.compile(
@@ -73,7 +74,8 @@ class PluginLog(msgspec.Struct, frozen=True):
     """What a plugin's log proves, since the last start that stands in it.
 
     `has_start`: a start stands in it; without one the head is cut off and absence proves nothing. `registered`:
-    resources registered with the kubelet and still served. `waits`: it found no device and waits for ever.
+    resources registered with the kubelet and still served; `registered_when`: the stamp of the last registration, as
+    it is written. `waits`: it found no device and waits for ever.
     `platform`: nvml, wsl, tegra or unknown, None if it does not say. `config`: what it prints that it runs with, None
     if it prints none. `socket`: the kubelet's socket that it did not find. `no_library`: it could not load NVML's
     library. `problem`: its own last word on what went wrong, None if it complains of nothing.
@@ -81,6 +83,7 @@ class PluginLog(msgspec.Struct, frozen=True):
 
     has_start: bool
     registered: tuple[str, ...] = ()
+    registered_when: str | None = None
     waits: bool = False
     platform: str | None = None
     config: Reading[PluginConfig | None] = Seen(None)
@@ -130,11 +133,18 @@ def _lines(text: str, words: tuple[str, ...]) -> Iterator[str]:
             yield line[:_MAX_LINE]
 
 
+def _stamp(line: str) -> str | None:
+    """Return the stamp that a line begins with: klog's, or that of Go's logger."""
+    found = _STAMP.match(line)
+    return found[1] if found else None
+
+
 class _Told:
     """What the lines of a log have told so far."""
 
     def __init__(self) -> None:
         self.registered: dict[str, None] = {}
+        self.when: str | None = None
         self.xids: dict[str, int | None] = {}
         self.waits = self.no_library = False
         self.platform: str | None = None
@@ -144,8 +154,10 @@ class _Told:
         """Take in a line."""
         if found := _REGISTERED.search(line):
             self.registered[found[1] or DEFAULT_RESOURCE] = None
+            self.when = _stamp(line)
         elif _PROVIDER_REGISTERED.search(line):
             self.registered[DEFAULT_RESOURCE] = None
+            self.when = _stamp(line)
         elif found := _STOPPED.search(line):
             self.registered.pop(found[1], None)
         elif found := _PLATFORM.search(line):
@@ -171,6 +183,7 @@ def _since(text: str, source: str, *, has_start: bool) -> PluginLog:
     return PluginLog(
         has_start=has_start,
         registered=tuple(told.registered),
+        registered_when=told.when,
         waits=told.waits and not told.registered,
         platform=told.platform,
         config=_printed(text, source),

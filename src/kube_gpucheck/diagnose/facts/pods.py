@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from kube_gpucheck.diagnose.context import Context
-from kube_gpucheck.diagnose.facts.registry import fact
+from kube_gpucheck.diagnose.facts.registry import any_node, fact
 from kube_gpucheck.evidence import Node, Pod
 from kube_gpucheck.evidence.allocation import Fit, Wait, nvidia_resources, refused_request, unserved_request, wait_of
 from kube_gpucheck.evidence.readings import need
@@ -142,6 +142,12 @@ def _are_held(pod: Pod, node: Node) -> bool:
         sum(number for one, number in held.get(name, ()) if one is not pod) + count > allocatable.get(name, 0)
         for name, count in need(pod.gpu_request).items()
     )
+
+
+@fact
+def a_pod_runs_without_the_devices_that_it_holds(context: Context) -> bool:
+    """A container was started before the plugin registered, and the kubelet's record has no device for it."""
+    return any_node(context, lambda node: bool(need(node.holdings.empty_handed)))
 
 
 @fact
