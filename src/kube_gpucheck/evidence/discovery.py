@@ -226,7 +226,7 @@ class Discovery:
             return None
         labels = need(node.labels)
         container = need(chosen.main_container)
-        version = version_of(container.image) or _chart_version(chosen)
+        version = version_of(container.image) or chart_version(chosen)
         wanted = (*expected_labels(version), *_mig_labels(container, node))
         missing = tuple(key for key in wanted if key not in labels)
         empty = tuple(key for key in _keys(_FILLED) if labels.get(key) == "")
@@ -292,7 +292,7 @@ def publishes_by_object(daemonset: "DaemonSet") -> Reading[bool]:
 
 def _publishes(daemonset: "DaemonSet") -> bool:
     container = need(daemonset.main_container)
-    version = version_of(container.image) or _chart_version(daemonset)
+    version = version_of(container.image) or chart_version(daemonset)
     if daemonset.component is Component.NFD_WORKER:
         return _worker_publishes(container, version, str(daemonset.subject))
     told = _option(container, "--use-node-feature-api", ("GFD_USE_NODE_FEATURE_API", "USE_NODE_FEATURE_API"))
@@ -340,7 +340,7 @@ def _option(container: Container, flag: str, names: tuple[str, ...]) -> str | No
     return None
 
 
-def _chart_version(daemonset: "DaemonSet") -> tuple[int, int, int] | None:
+def chart_version(daemonset: "DaemonSet") -> tuple[int, int, int] | None:
     """Return the version that the chart's label tells, for images named by digest; None if there is none."""
     return parse_version((need(daemonset.object).metadata.labels or {}).get("app.kubernetes.io/version", ""))
 

@@ -116,6 +116,24 @@ class FlawTable(msgspec.Struct, frozen=True):
         return tuple(one for one in self.flaws if release < one.fixed)
 
 
+class PluginTable(msgspec.Struct, frozen=True):
+    """What NVIDIA's device plugin asks for. `kubernetes` and `driver`: the first release of each that it supports.
+
+    `cdi_names`: the first release whose kubelet takes devices by their CDI names. `wsl`: the first plugin for WSL2.
+    """
+
+    dated: datetime.date
+    kubernetes: tuple[int, int]
+    driver: str
+    cdi_names: tuple[int, int]
+    wsl: tuple[int, int, int]
+    flaws: tuple[Flaw, ...]
+
+    def of(self, version: tuple[int, int, int]) -> tuple[Flaw, ...]:
+        """Return the vulnerabilities that a version has."""
+        return tuple(one for one in self.flaws if version < one.fixed)
+
+
 class Generation(msgspec.Struct, frozen=True):
     """One GPU generation: how it is recognised, and which driver serves it; `data/gpus.yaml` defines each field."""
 
@@ -147,6 +165,13 @@ def xids() -> XidTable:
 def toolkit_flaws() -> FlawTable:
     """Return the vulnerabilities of the NVIDIA Container Toolkit."""
     table: FlawTable = _table("toolkit.yaml", FlawTable)
+    return table
+
+
+@functools.cache
+def device_plugin() -> PluginTable:
+    """Return what NVIDIA's device plugin asks for, and its vulnerabilities."""
+    table: PluginTable = _table("deviceplugin.yaml", PluginTable)
     return table
 
 
