@@ -136,3 +136,10 @@ def test_an_invalid_mig_layout_counts_nothing() -> None:
 
 def _is_unasked(reading: Reading[object]) -> bool:
     return isinstance(reading, Missing) and reading.option == "--probe"
+
+
+def test_labels_do_not_tell_how_many_gpus_are_whole_beside_mig() -> None:
+    node = Cluster(suite.LIBRARY.build("healthy/mixed-products")).node_of("gpu-node-2")
+    assert node is not None
+    expected = {"nvidia.com/gpu": 4, "nvidia.com/mig-1g.10gb": 14, "nvidia.com/mig-3g.40gb": 4}
+    assert node.plugin.expected == Seen(expected)

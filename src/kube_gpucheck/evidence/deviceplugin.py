@@ -437,17 +437,27 @@ class DevicePlugin:
             for key, value in labels.items()
             if key.endswith(".count") and (match := _MIG_COUNT.fullmatch(key)) and value.isdigit()
         }
-        whole = (
-            {}
-            if config.mig_strategy == "mixed" and labels.get("nvidia.com/gpu.replicas") == "0"
-            else {config.one_name or DEFAULT_RESOURCE: int(count)}
-        )
-        return {**whole, **mig} if config.mig_strategy == "mixed" else whole
+        name = config.one_name or DEFAULT_RESOURCE
+        if config.mig_strategy != "mixed":
+            return {name: int(count)}
+        if labels.get("nvidia.com/gpu.replicas") == "0":
+            return mig
+        return {name: self._whole(name, int(count), config) if mig else int(count), **mig}
+
+    def _whole(self, name: str, count: int, config: PluginConfig) -> int:
+        """Return how many GPUs of some with MIG are whole, as far as that can be told: labels count both together.
+
+        What the node offers is believed up to the number of all. Source: k8s-device-plugin internal/lm/mig-strategy.go,
+        newGPULabelers (the label of a whole GPU overrides that of one in MIG mode, with the count of both).
+        """
+        shared = config.sharing.of(name)
+        offered = need(self.node.capacity).get(shared.offered if shared else name, 0)
+        return min(count, offered // (shared.replicas if shared else 1))
 
 
 _MIG_RESOURCE: Final = "nvidia.com/mig-{}"
 
-_MIG_COUNT: Final = re.compile(r"(nvidia\.com/mig-[0-9a-z.]+)\.count")
+_MIG_COUNT: Final = re.compile(r"(nvidia\.com/mig-[0-9a-z.-]+)\.count")
 
 
 def _parsed(pod: "Pod") -> PluginLog:
