@@ -1,6 +1,7 @@
 """Device-plugin layer: the plugin registers, and the node offers what its GPUs and the configuration imply."""
 
 from kube_gpucheck.evidence import Node
+from kube_gpucheck.evidence.capacity import difference
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
@@ -58,7 +59,7 @@ def check_capacity_is_what_hardware_and_sharing_imply(node: Node) -> None:
         sharing = known(node.plugin.sharing_words, "the plugin's configuration")
         fault(
             seen=f"capacity is {_counts(offered)}, expected {_counts(expected)} ({sharing})",
-            means="the device plugin started before the driver listed every GPU, or it runs with another configuration",
+            means=str(difference(node, offered, expected)),
             remedy="delete the node's device-plugin pod; once it is Ready, run 'gpucheck run -k PLG-005'",
         )
 

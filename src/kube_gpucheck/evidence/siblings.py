@@ -106,7 +106,7 @@ def _traits(node: "Node") -> Reading[Traits | None]:
         kind.value,
         count=attempt(lambda: _count(node)),
         product=attempt(lambda: " + ".join(need(products(node))) or None),
-        memory_mib=attempt(lambda: _memory(node)),
+        memory_mib=memory_mib(node),
         driver=driver_version(node),
     )
     return Seen(traits)
@@ -132,8 +132,12 @@ def _count(node: "Node") -> int | None:
     return None if config.mig_strategy == "single" else offered // (shared.replicas if shared else 1)
 
 
+def memory_mib(node: "Node") -> Reading[int | None]:
+    """Return the memory of a node's smallest GPU in MiB, by NVML, else by GFD's label; None if neither tells."""
+    return attempt(lambda: _memory(node))
+
+
 def _memory(node: "Node") -> int | None:
-    """Return the memory of the smallest GPU in MiB, by NVML, else by GFD's label; None if neither tells."""
     gpus = node.gpus
     if not is_not_asked(gpus):
         told = [node.driver.memory(gpu.identity) for gpu in need(gpus) if gpu.identity.index is not None]

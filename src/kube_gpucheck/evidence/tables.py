@@ -6,6 +6,7 @@ for. Nothing else of the package's files is read from here.
 
 import datetime
 import functools
+import re
 from importlib import resources
 from typing import Any, Final, Literal
 
@@ -134,6 +135,23 @@ class PluginTable(msgspec.Struct, frozen=True):
         return tuple(one for one in self.flaws if version < one.fixed)
 
 
+class MigProduct(msgspec.Struct, frozen=True):
+    """A product with MIG, and how many devices of each profile one GPU of it can hold; `data/mig.yaml` defines each."""
+
+    product: str
+    words: tuple[str, ...]
+    profiles: dict[str, int]
+    memory_mib: tuple[int, int] | None = None
+
+    def is_it(self, name: str, memory_mib: int | None) -> bool:
+        """Tell whether a GPU of this name, and of this memory where the name does not tell enough, is of it."""
+        parts = re.split(r"[ -]", name)
+        named = any(word in parts or (len(re.split(r"[ -]", word)) > 1 and word in name) for word in self.words)
+        if not named or self.memory_mib is None:
+            return named
+        return memory_mib is not None and self.memory_mib[0] <= memory_mib <= self.memory_mib[1]
+
+
 class Generation(msgspec.Struct, frozen=True):
     """One GPU generation: how it is recognised, and which driver serves it; `data/gpus.yaml` defines each field."""
 
@@ -166,6 +184,18 @@ def toolkit_flaws() -> FlawTable:
     """Return the vulnerabilities of the NVIDIA Container Toolkit."""
     table: FlawTable = _table("toolkit.yaml", FlawTable)
     return table
+
+
+def mig_product(name: str, memory_mib: int | None) -> MigProduct | None:
+    """Return what a product's MIG profiles are, None if the table does not have it."""
+    return next((one for one in mig_products() if one.is_it(name, memory_mib)), None)
+
+
+@functools.cache
+def mig_products() -> tuple[MigProduct, ...]:
+    """Return the products with MIG."""
+    products: tuple[MigProduct, ...] = _table("mig.yaml", tuple[MigProduct, ...])
+    return products
 
 
 @functools.cache
