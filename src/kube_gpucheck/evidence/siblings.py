@@ -129,7 +129,7 @@ def _count(node: "Node") -> int | None:
         return offered // max(int(clients), 1) if clients.isdigit() else None
     config = need(node.plugin.config)
     shared = config.sharing.of("nvidia.com/gpu")
-    return None if config.mig_strategy == "single" else offered // (shared.replicas if shared else 1)
+    return None if config.mig_strategy == "single" else offered // (shared.replicas if shared else 1) or None
 
 
 def memory_mib(node: "Node") -> Reading[int | None]:
