@@ -2,17 +2,14 @@
 
 from typing import Final
 
-from kube_gpucheck.evidence import Component, Gpu, Node
+from kube_gpucheck.evidence import Gpu, Node, computedomain
 from kube_gpucheck.evidence.modules import Flavour
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.pci import given_away
 from kube_gpucheck.evidence.services import FABRIC_MANAGER, IMEX, PERSISTENCED
-from kube_gpucheck.evidence.stack import recognise
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
-_COMPUTE_DOMAINS: Final = "compute-domains"
-"""The container of the DRA driver's kubelet plugin that runs IMEX daemons itself. Source: k8s-dra-driver-gpu, chart."""
 _DMA_BUF_SINCE: Final = (5, 12)
 """The kernel from which the open modules offer DMA-BUF. Source: GPU Operator documentation, GPUDirect RDMA."""
 
@@ -75,32 +72,22 @@ def _judge_imex(node: Node, *, in_domain: bool) -> None:
     runs = known(node.driver.services.is_running(IMEX), "the node's services")
     if not runs and not in_domain:
         return
-    by_dra = _dra_manages(node)
-    if runs and by_dra:
-        fault(
-            seen="nvidia-imex runs on the host, and the DRA driver's compute-domain plugin is on the node",
-            means="both want the same domain; ComputeDomains do not become ready",
-            remedy="run 'systemctl disable --now nvidia-imex' and 'systemctl mask nvidia-imex' on the node; then run "
-            "'gpucheck run -k DRV-025'",
-        )
-    if not runs and not by_dra:
+    if known(computedomain.manages_imex(node), "the node's pods"):
+        if known(computedomain.host_imex_runs(node), "the node's services"):
+            fault(
+                seen="nvidia-imex runs on the host, and the DRA driver's compute-domain plugin is on the node",
+                means="both want the same domain; ComputeDomains do not become ready",
+                remedy="run 'systemctl disable --now nvidia-imex' and 'systemctl mask nvidia-imex' on the node; then "
+                "run 'gpucheck run -k DRV-025'",
+            )
+        return
+    if not runs:
         fault(
             seen="the GPUs are part of a rack's NVLink domain; neither nvidia-imex nor a compute-domain plugin runs",
             means="memory cannot be shared with GPUs of other nodes over NVLink (CUDA answers 800)",
             remedy="run 'systemctl enable --now nvidia-imex' on each node of the domain, or install the DRA driver "
             "with ComputeDomains; then run 'gpucheck run -k DRV-025'",
         )
-
-
-def _dra_manages(node: Node) -> bool:
-    pods = node.pods
-    if is_not_asked(pods):
-        return False
-    return any(
-        recognise(known(pod.object, "the pod").spec) is Component.DRA_KUBELET_PLUGIN
-        and any(one.name == _COMPUTE_DOMAINS for one in known(pod.object, "the pod").spec.containers)
-        for pod in known(pods, "the node's pods")
-    )
 
 
 @check("DRV-031", layer=Layer.DRIVER, severity=Severity.MINOR, after=("DRV-003",))

@@ -58,6 +58,7 @@ KINDS: Final = (
     "resourceclaims.resource.k8s.io",
     "resourceclaimtemplates.resource.k8s.io",
     "resourceslices.resource.k8s.io",
+    "computedomains.resource.nvidia.com",
 )
 """What is read of a cluster where nobody says what; RuntimeClasses before the pods that name them."""
 CONFIGMAPS: Final = "configmaps"

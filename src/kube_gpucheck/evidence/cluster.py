@@ -13,8 +13,10 @@ import msgspec
 from kube_gpucheck.evidence import documents
 from kube_gpucheck.evidence.allocation import Offers
 from kube_gpucheck.evidence.bundle import Bundle, DiscoveryRecord
+from kube_gpucheck.evidence.computedomain import ComputeDomains
 from kube_gpucheck.evidence.daemonset import DaemonSet
 from kube_gpucheck.evidence.discovery import Discovery
+from kube_gpucheck.evidence.dra import Dra
 from kube_gpucheck.evidence.fleet import Fleet
 from kube_gpucheck.evidence.lists import Items, ListRecord, decode_items
 from kube_gpucheck.evidence.node import Node
@@ -50,6 +52,10 @@ KINDS: Final[dict[str, type[Any]]] = {
     "gpuclusters.nvidia.com": documents.PolicyDocument,
     "nvidiadrivers.nvidia.com": documents.PolicyDocument,
     "resourceslices.resource.k8s.io": documents.ResourceSliceDocument,
+    "deviceclasses.resource.k8s.io": documents.DeviceClassDocument,
+    "resourceclaims.resource.k8s.io": documents.ResourceClaimDocument,
+    "resourceclaimtemplates.resource.k8s.io": documents.ResourceClaimTemplateDocument,
+    "computedomains.resource.nvidia.com": documents.ComputeDomainDocument,
 }
 """The kinds that are decoded, as `<plural>[.<group>]`, and their forms."""
 KEPT: Final[dict[str, Callable[[Any, int], Any]]] = {"pods": outline}
@@ -73,6 +79,8 @@ class Cluster:
         self.telemetry = Telemetry(self)
         self.operator = Operator(self)
         self.offers = Offers(self)
+        self.dra = Dra(self)
+        self.compute_domains = ComputeDomains(self)
         self.fleet = Fleet(self)
         self.siblings = Siblings(self)
         self.progress = Progress(self)

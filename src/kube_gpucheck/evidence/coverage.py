@@ -69,10 +69,10 @@ def _is_left_out(node: "Node") -> bool:
     labels = need(node.labels)
     if any(labels.get(key) in values for key, values in OPT_OUTS.items()):
         return True
-    slices = node.cluster.objects("resourceslices.resource.k8s.io")
-    if isinstance(slices, Missing) and slices.kind is MissingKind.NOT_ASKED:
+    offering = node.cluster.dra.offering
+    if isinstance(offering, Missing) and offering.kind is MissingKind.NOT_ASKED:
         return False
-    return any(one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == node.name for one in need(slices))
+    return node.name in need(offering)
 
 
 def covered_count(daemonset: "DaemonSet") -> Reading[int]:

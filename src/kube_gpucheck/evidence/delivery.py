@@ -251,8 +251,9 @@ class Delivery:
     @derived
     def _dra_serves(self) -> bool:
         """Whether the DRA driver offers GPUs here. Source: ResourceSlices of gpu.nvidia.com, its kubelet plugin."""
-        offered = need(self._listed("resourceslices.resource.k8s.io"))
-        if any(one.spec.node_name == self.node.name and one.spec.driver == "gpu.nvidia.com" for one in offered):
+        need(self._listed("resourceslices.resource.k8s.io"))
+        offering = self.node.cluster.dra.offering
+        if not not_asked(offering) and self.node.name in need(offering):
             return True
         return bool(need(self.serving(Component.DRA_KUBELET_PLUGIN))) and not need(
             self.serving(Component.DEVICE_PLUGIN)

@@ -12,6 +12,7 @@ import msgspec
 from kube_gpucheck.evidence.allocation import nvidia_resources
 from kube_gpucheck.evidence.coverage import HOST_SERVICE
 from kube_gpucheck.evidence.documents import ConfigMapDocument
+from kube_gpucheck.evidence.dra import GPU_DRIVER
 from kube_gpucheck.evidence.gpu import GpuIdentity
 from kube_gpucheck.evidence.pluginlog import PluginLog, parse_log
 from kube_gpucheck.evidence.podspec import Source, hides_all, main_container, only_entry, setting, source_of
@@ -196,13 +197,16 @@ class DevicePlugin:
 
     @derived
     def is_dra_only(self) -> bool:
-        """Whether the DRA driver serves this node and no device plugin does."""
+        """Whether the DRA driver serves this node, or is meant to, and no device plugin does.
+
+        It is meant to where it is installed with its half for GPUs, and no device plugin is installed at all.
+        """
         if need(self.pods):
             return False
-        slices = self.node.cluster.objects("resourceslices.resource.k8s.io")
-        if isinstance(slices, Missing) and slices.kind is MissingKind.NOT_ASKED:
-            return bool(need(self.node.cluster.stack.dra_plugins)) and not need(self.node.cluster.stack.device_plugins)
-        return any(one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == self.node.name for one in need(slices))
+        if need(self.node.only_dra_serves):
+            return True
+        cluster = self.node.cluster
+        return GPU_DRIVER in need(cluster.dra.halves) and not need(cluster.stack.device_plugins)
 
     @derived
     def is_partitioned(self) -> bool:

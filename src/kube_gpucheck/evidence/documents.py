@@ -351,6 +351,13 @@ class ContainerStatus(
     last_state: ContainerState = ContainerState()
 
 
+class PodClaimStatus(Document, frozen=True):
+    """Which ResourceClaim was made for one of a pod's claims; none where none was needed."""
+
+    name: str
+    resource_claim_name: str | None = None
+
+
 class PodStatus(Document, frozen=True):
     """A pod's status."""
 
@@ -360,6 +367,7 @@ class PodStatus(Document, frozen=True):
     conditions: tuple[Condition, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
+    resource_claim_statuses: tuple[PodClaimStatus, ...] | None = None
     start_time: datetime.datetime | None = None
 
 
@@ -677,7 +685,7 @@ class PolicyDocument(Document, frozen=True):
 
 
 class DraAttribute(Document, frozen=True, rename={"text": "string", "number": "int", "flag": "bool"}):
-    """A device's attribute; one of the fields is set."""
+    """A device's attribute; one of the fields is set, none where it is a list (an alpha feature of 1.36)."""
 
     text: str | None = None
     number: int | None = None
@@ -685,27 +693,226 @@ class DraAttribute(Document, frozen=True, rename={"text": "string", "number": "i
     version: str | None = None
 
 
-class DraDevice(Document, frozen=True):
-    """A device of a ResourceSlice; `basic` is where v1beta1 kept the attributes."""
+class DraCapacity(Document, frozen=True):
+    """How much a device has of something. Quantity as written."""
+
+    value: str | int = ""
+
+
+class DraTaint(Document, frozen=True):
+    """A device's taint, as of one that is not healthy. Effects are None, NoSchedule and NoExecute."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class DraDeviceBody(Document, frozen=True):
+    """What is said of a device. v1beta1 keeps it in a field of its own, `basic`."""
+
+    attributes: Mapping[str, DraAttribute] | None = None
+    capacity: Mapping[str, DraCapacity] | None = None
+    consumes_counters: tuple[msgspec.Raw, ...] | None = None
+    taints: tuple[DraTaint, ...] | None = None
+    allow_multiple_allocations: bool = False
+
+
+class DraDevice(DraDeviceBody, frozen=True, kw_only=True):
+    """A device of a ResourceSlice."""
 
     name: str
-    attributes: Mapping[str, DraAttribute] | None = None
-    basic: Mapping[str, Any] | None = None
+    basic: DraDeviceBody | None = None
+
+    @property
+    def body(self) -> DraDeviceBody:
+        """What is said of it, wherever the version of the API keeps it."""
+        return self.basic or self
+
+
+class ResourcePool(Document, frozen=True):
+    """The pool that a slice is part of, and of how many slices of this generation it is made."""
+
+    name: str
+    generation: int
+    resource_slice_count: int
 
 
 class ResourceSliceSpec(Document, frozen=True):
     """Which driver offers what on which node."""
 
     driver: str
+    pool: ResourcePool
     node_name: str | None = None
     devices: tuple[DraDevice, ...] | None = None
 
 
 class ResourceSliceDocument(Document, frozen=True):
-    """A ResourceSlice."""
+    """A ResourceSlice of resource.k8s.io v1, v1beta2 or v1beta1."""
 
     metadata: Metadata
     spec: ResourceSliceSpec
+
+
+class CelSelector(Document, frozen=True):
+    """An expression over `device`."""
+
+    expression: str
+
+
+class DeviceSelector(Document, frozen=True):
+    """What a device must be; CEL is the one way to say it."""
+
+    cel: CelSelector | None = None
+
+
+class DeviceClassSpec(Document, frozen=True):
+    """What a DeviceClass stands for. `extended_resource_name`: the resource by which pods get it without a claim."""
+
+    selectors: tuple[DeviceSelector, ...] | None = None
+    extended_resource_name: str | None = None
+
+
+class DeviceClassDocument(Document, frozen=True):
+    """A DeviceClass."""
+
+    metadata: Metadata
+    spec: DeviceClassSpec = DeviceClassSpec()
+
+
+class ExactRequest(Document, frozen=True):
+    """What is asked for: so many devices of a class that selectors leave over. `All` asks for all of a node's."""
+
+    device_class_name: str = ""
+    selectors: tuple[DeviceSelector, ...] | None = None
+    allocation_mode: str = "ExactCount"
+    count: int = 1
+    admin_access: bool = False
+    tolerations: tuple[Toleration, ...] | None = None
+
+
+class DeviceRequest(ExactRequest, frozen=True, kw_only=True):
+    """One request of a claim. v1 and v1beta2 keep it in `exactly`; v1beta1 in the request itself."""
+
+    name: str
+    exactly: ExactRequest | None = None
+    first_available: tuple[ExactRequest, ...] | None = None
+
+    @property
+    def alternatives(self) -> tuple[ExactRequest, ...]:
+        """What would do, in order of preference; one alone where no list is given."""
+        return self.first_available or (self.exactly or self,)
+
+
+class DeviceClaim(Document, frozen=True):
+    """The devices that a claim asks for. Of constraints, only that there are some is read."""
+
+    requests: tuple[DeviceRequest, ...] | None = None
+    constraints: tuple[msgspec.Raw, ...] | None = None
+
+
+class ResourceClaimSpec(Document, frozen=True):
+    """What a claim asks for."""
+
+    devices: DeviceClaim = DeviceClaim()
+
+
+class AllocatedDevice(Document, frozen=True):
+    """A device that a claim was given."""
+
+    driver: str
+    pool: str
+    device: str
+    request: str = ""
+    admin_access: bool = False
+
+
+class DeviceAllocation(Document, frozen=True):
+    """The devices that a claim was given."""
+
+    results: tuple[AllocatedDevice, ...] | None = None
+
+
+class AllocationResult(Document, frozen=True):
+    """A claim's allocation."""
+
+    devices: DeviceAllocation = DeviceAllocation()
+
+
+class ClaimConsumer(Document, frozen=True):
+    """Who may use a claim now."""
+
+    resource: str
+    name: str
+
+
+class ResourceClaimStatus(Document, frozen=True):
+    """How a claim stands."""
+
+    allocation: AllocationResult | None = None
+    reserved_for: tuple[ClaimConsumer, ...] | None = None
+
+
+class ResourceClaimDocument(Document, frozen=True):
+    """A ResourceClaim."""
+
+    metadata: Metadata
+    spec: ResourceClaimSpec
+    status: ResourceClaimStatus = ResourceClaimStatus()
+
+
+class ClaimTemplateSpec(Document, frozen=True):
+    """What each pod's own claim asks for."""
+
+    spec: ResourceClaimSpec
+
+
+class ResourceClaimTemplateDocument(Document, frozen=True):
+    """A ResourceClaimTemplate."""
+
+    metadata: Metadata
+    spec: ClaimTemplateSpec
+
+
+class NamedObject(Document, frozen=True):
+    """An object of the same namespace, by name."""
+
+    name: str = ""
+
+
+class ComputeDomainChannel(Document, frozen=True):
+    """How workloads get at a ComputeDomain's channel."""
+
+    resource_claim_template: NamedObject = NamedObject()
+
+
+class ComputeDomainSpec(Document, frozen=True):
+    """What a ComputeDomain is to be. `num_nodes` is 0 where members may come and go."""
+
+    num_nodes: int = 0
+    channel: ComputeDomainChannel | None = None
+
+
+class ComputeDomainNode(Document, frozen=True, rename={"clique_id": "cliqueID"}):
+    """A member of a ComputeDomain. `clique_id`: its NVLink partition, "" where it has none."""
+
+    name: str
+    clique_id: str = ""
+    status: str = ""
+
+
+class ComputeDomainStatus(Document, frozen=True):
+    """How a ComputeDomain stands: Ready or NotReady, and its members."""
+
+    status: str = ""
+    nodes: tuple[ComputeDomainNode, ...] | None = None
+
+
+class ComputeDomainDocument(Document, frozen=True):
+    """A ComputeDomain of NVIDIA's DRA driver. Source: dra-driver-nvidia-gpu, api/nvidia.com/resource/v1beta1."""
+
+    metadata: Metadata
+    spec: ComputeDomainSpec = ComputeDomainSpec()
+    status: ComputeDomainStatus = ComputeDomainStatus()
 
 
 def share(document: Any, _: int) -> Any:  # noqa: ANN401  any object with metadata; what msgspec decoded

@@ -183,9 +183,9 @@ class Node:
             offered = [f"capacity {name}: {count}" for name, count in sorted(need(self.capacity).items()) if count]
             if offered:
                 return tuple(offered)
-            slices = self.cluster.objects("resourceslices.resource.k8s.io")
-            listed = () if isinstance(slices, Missing) and slices.kind is MissingKind.NOT_ASKED else need(slices)
-            if any(one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == self.name for one in listed):
+            offering = self.cluster.dra.offering
+            unasked = isinstance(offering, Missing) and offering.kind is MissingKind.NOT_ASKED
+            if not unasked and self.name in need(offering):
                 return ("a ResourceSlice of gpu.nvidia.com",)
         elif self.object.kind is not MissingKind.NOT_ASKED:
             need(self.object)

@@ -26,9 +26,9 @@ class PodOutline(msgspec.Struct, frozen=True, gc=False):
 
     `place`: where it stands in the list. `controllers`: UIDs of the owners that control it. `app`: its label of that
     name. `is_unasking`: a container asks for no GPU, and `names_devices`: such a one is given the variable
-    NVIDIA_VISIBLE_DEVICES. `running`: how many containers run, `nameless`: how many of them without an imageID.
-    `is_even`: no container waits, or ended with a message; `is_silent`: none ended at all, every condition is True, and
-    the status gives no reason. The other fields are those of `Pod`.
+    NVIDIA_VISIBLE_DEVICES. `names_claims`: it names ResourceClaims. `running`: how many containers run, `nameless`: how
+    many of them without an imageID. `is_even`: no container waits, or ended with a message; `is_silent`: none ended at
+    all, every condition is True, and the status gives no reason. The other fields are those of `Pod`.
     """
 
     namespace: str
@@ -50,6 +50,7 @@ class PodOutline(msgspec.Struct, frozen=True, gc=False):
     app: str | None
     is_unasking: bool
     names_devices: bool
+    names_claims: bool
 
 
 def outline(document: PodDocument, place: int) -> PodOutline:
@@ -83,6 +84,7 @@ def outline(document: PodDocument, place: int) -> PodOutline:
         app=_shared((metadata.labels or {}).get("app")),
         is_unasking=bool(unasking),
         names_devices=any(environment(one, VISIBLE) is not None for one in unasking),
+        names_claims=bool(spec.resource_claims),
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from kube_gpucheck.evidence.documents import Container, PodSpec
 from kube_gpucheck.evidence.sharing import CONFIG_LABEL, ConfigError
-from kube_gpucheck.evidence.stack import recognise
+from kube_gpucheck.evidence.stack import Component, recognise
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -102,8 +102,11 @@ def main_container(spec: PodSpec) -> Container:
 def hides_all(spec: PodSpec) -> str | None:
     """Return what tells the pod's main container to see no GPU, in a reader's words, None if nothing does.
 
-    Source: NVIDIA Container Toolkit, "Environment variables": `void`, `none` and an empty value give no device.
+    The DRA driver's plugin wants none: it takes the driver from the folder that it mounts. Source: NVIDIA Container
+    Toolkit, "Environment variables": `void`, `none` and an empty value give no device; dra-driver-nvidia-gpu, chart.
     """
+    if recognise(spec) is Component.DRA_KUBELET_PLUGIN:
+        return None
     for variable in main_container(spec).env or ():
         if (
             variable.name == "NVIDIA_VISIBLE_DEVICES"
