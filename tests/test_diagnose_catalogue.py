@@ -45,6 +45,8 @@ EXPRESSIONS: Final = sorted(
     }
 )
 LOOK_ALIKES: Final = (
+    ("dra-gpu-resources-disabled", "resourceclaim-matches-no-device"),
+    ("two-imex-domains-in-one-clique", "host-imex-beside-compute-domain"),
     ("driver-not-installed", "nouveau-holds-gpu"),
     ("driver-not-installed", "driver-userspace-missing"),
     ("reboot-pending-after-driver-install", "driver-not-installed"),
