@@ -24,6 +24,7 @@ from kube_gpucheck.evidence.scheduling import (
     tolerated,
     untolerated,
 )
+from kube_gpucheck.simulate.selectors import parse_label_selector
 
 GPU_TAINT = Taint(key="nvidia.com/gpu", value="present", effect="NoSchedule")
 
@@ -315,3 +316,78 @@ def test_one_more_toleration_never_takes_one_away(taint: Taint, few: list[Tolera
 @given(TAINTS)
 def test_exists_without_key_and_effect_tolerates_all(taint: Taint) -> None:
     assert tolerated(taint, (Toleration(operator="Exists"),))
+
+
+PODS = {
+    "frontend": {"environment": "production", "tier": "frontend"},
+    "backend": {"environment": "qa", "tier": "backend", "partition": "customerA"},
+    "bare": {"component": "redis"},
+    "cache": {"component": "redis", "tier": "cache", "environment": "dev"},
+}
+"""Labels of the kind that the Kubernetes documentation's page "Labels and Selectors" speaks of."""
+
+
+@pytest.mark.parametrize(
+    ("words", "selector", "chosen"),
+    [  # the examples of that page, in the words of `kubectl -l` and as an object has them
+        ("environment = production", {"matchLabels": {"environment": "production"}}, {"frontend"}),
+        ("tier != frontend", [("tier", "NotIn", "frontend")], {"backend", "bare", "cache"}),
+        (
+            "environment=production,tier!=frontend",
+            [("environment", "In", "production"), ("tier", "NotIn", "frontend")],
+            set(),
+        ),
+        ("environment in (production, qa)", [("environment", "In", "production", "qa")], {"frontend", "backend"}),
+        ("tier notin (frontend, backend)", [("tier", "NotIn", "frontend", "backend")], {"bare", "cache"}),
+        ("partition", [("partition", "Exists")], {"backend"}),
+        ("!partition", [("partition", "DoesNotExist")], {"frontend", "bare", "cache"}),
+        (
+            "partition,environment notin (qa)",
+            [("partition", "Exists"), ("environment", "NotIn", "qa")],
+            set(),
+        ),
+        (
+            "component=redis,tier in (cache),environment notin (dev)",
+            {
+                "matchLabels": {"component": "redis"},
+                "matchExpressions": [("tier", "In", "cache"), ("environment", "NotIn", "dev")],
+            },
+            set(),
+        ),
+        ("", {}, set(PODS)),
+    ],
+)
+def test_the_documentations_selectors_choose_as_it_says(words: str, selector: Any, chosen: set[str]) -> None:
+    form = selector if isinstance(selector, dict) else {"matchExpressions": selector}
+    rows = form.get("matchExpressions", [])
+    found = LabelSelector(form.get("matchLabels"), tuple(Requirement(row[0], row[1], row[2:] or None) for row in rows))
+
+    assert {name for name, labels in PODS.items() if selects(found, labels)} == chosen
+    assert {name for name, labels in PODS.items() if parse_label_selector(words).matches(labels)} == chosen
+
+
+WRITTEN_KEYS = st.sampled_from(["a", "b", "nvidia.com/gpu.present"])
+WRITTEN_VALUES = st.sampled_from(["", "x", "true", "8"])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            WRITTEN_KEYS,
+            st.sampled_from(["In", "NotIn", "Exists", "DoesNotExist"]),
+            st.lists(WRITTEN_VALUES, min_size=1),
+        )
+    ),
+    st.dictionaries(WRITTEN_KEYS, WRITTEN_VALUES),
+)
+def test_both_ways_to_write_a_selector_choose_alike(
+    rows: list[tuple[str, str, list[str]]], labels: dict[str, str]
+) -> None:
+    forms = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
+    words = ",".join(forms[operator].format(key, ",".join(values)) for key, operator, values in rows)
+    requirements = (
+        Requirement(key, operator, tuple(values) if operator in {"In", "NotIn"} else None)
+        for key, operator, values in rows
+    )
+
+    assert parse_label_selector(words).matches(labels) is selects(LabelSelector(None, tuple(requirements)), labels)

@@ -81,6 +81,8 @@ def check_pod_that_holds_a_gpu_sees_it(pod: Pod) -> None:
     node = known(pod.reached_node, "the pod's node")
     if not known(node.deliveries.by_handler, f"how GPUs reach {node.name}'s containers"):
         not_applicable(f"{node.name} gives out its GPUs without a handler of the engine")
+    if known(node.only_dra_serves, f"how GPUs reach {node.name}'s containers"):
+        not_applicable(f"the DRA driver gives out the GPUs of {node.name}, by CDI names; RTM-011 judges CDI")
     others = known(node.deliveries.declared, f"how GPUs reach {node.name}'s containers") & _WITHOUT_HANDLER
     if others:
         ways = ", ".join(sorted(one.value for one in others))

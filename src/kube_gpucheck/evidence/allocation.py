@@ -211,36 +211,67 @@ def nvidia_resources(quantities: Mapping[str, Any]) -> dict[str, int]:
 
 def _placement(pod: "Pod", node: "Node") -> Placement:
     request = need(pod.gpu_request)
-    status = need(node.object).status
-    allocatable, capacity = nvidia_resources(status.allocatable), nvidia_resources(status.capacity)
-    for name, count in request.items():
-        if not capacity.get(name):
-            return Placement(node.name, Fit.NOT_OFFERED, f"{node.name} has no {name}")
-        if capacity[name] < count:
-            return Placement(node.name, Fit.TOO_SMALL, f"{node.name} has {capacity[name]} {name}")
-        if allocatable.get(name, 0) < count:
-            if not _serves(node, name) and (live := _live(node)):
-                reason = f"{node.name} serves {', '.join(live)}, and its {name} is a leftover"
-                return Placement(node.name, Fit.NOT_OFFERED, reason)
-            reason = f"{node.name} has {capacity[name]} {name} in capacity, {allocatable.get(name, 0)} allocatable"
-            return Placement(node.name, Fit.OUT_OF_SERVICE, reason)
+    by_dra = {name: offer for name in request if (offer := _by_dra(node, name)) is not None}
+    lacking = next((one for name, count in request.items() if (one := _lacking(node, name, count, by_dra))), None)
+    if lacking is not None:
+        return lacking
     spec = need(pod.object).spec
     rejection = reject(spec, node, tolerations=spec.tolerations or ())
     if rejection is not None and rejection.keys != (CORDON_TAINT,):
         return Placement(node.name, Fit.EXCLUDED, f"{node.name}: {rejection}", rejection.rule, rejection.keys)
     if rejection is not None or need(node.object).spec.unschedulable:
         return Placement(node.name, Fit.CORDONED, f"{node.name} is cordoned", "unschedulable", (CORDON_TAINT,))
-    held = need(node.kubelet.holders)
-    for name, count in request.items():
-        free = allocatable[name] - sum(number for _, number in held.get(name, ()))
-        if free < count:
-            who = tuple(f"{one.namespace}/{one.name} ({number})" for one, number in held.get(name, ()))
-            return Placement(
-                node.name, Fit.IN_USE, f"{node.name} has {max(free, 0)} of {allocatable[name]} {name} free", holders=who
-            )
+    busy = next((one for name, count in request.items() if (one := _in_use(node, name, count, by_dra))), None)
+    if busy is not None:
+        return busy
     return Placement(
         node.name, Fit.FREE, f"{node.name} has {', '.join(f'{count} {name}' for name, count in request.items())} free"
     )
+
+
+def _by_dra(node: "Node", name: str) -> tuple[int, int] | None:
+    """Return how many devices stand behind a resource that a node's capacity does not name, and how many are free."""
+    if nvidia_resources(need(node.object).status.capacity).get(name):
+        return None
+    return need(node.cluster.dra.offers(name)).get(node.name)
+
+
+def _lacking(node: "Node", name: str, count: int, by_dra: Mapping[str, tuple[int, int]]) -> Placement | None:
+    """Return in what a node is too small for a resource even when idle, None if it is not."""
+    if name in by_dra:
+        total = by_dra[name][0]
+        return Placement(node.name, Fit.TOO_SMALL, f"{node.name} has {total} {name}, by DRA") if total < count else None
+    status = need(node.object).status
+    capacity = nvidia_resources(status.capacity).get(name)
+    allocatable = nvidia_resources(status.allocatable).get(name, 0)
+    if not capacity:
+        return Placement(node.name, Fit.NOT_OFFERED, f"{node.name} has no {name}")
+    if capacity < count:
+        return Placement(node.name, Fit.TOO_SMALL, f"{node.name} has {capacity} {name}")
+    if allocatable >= count:
+        return None
+    if not _serves(node, name) and (live := _live(node)):
+        reason = f"{node.name} serves {', '.join(live)}, and its {name} is a leftover"
+        return Placement(node.name, Fit.NOT_OFFERED, reason)
+    reason = f"{node.name} has {capacity} {name} in capacity, {allocatable} allocatable"
+    return Placement(node.name, Fit.OUT_OF_SERVICE, reason)
+
+
+def _in_use(node: "Node", name: str, count: int, by_dra: Mapping[str, tuple[int, int]]) -> Placement | None:
+    """Return who holds what a node has of a resource, None if enough of it is free."""
+    if name in by_dra:
+        total, free = by_dra[name]
+        holders = need(node.cluster.dra.holders(node.name)) if free < count else ()
+        who = tuple(dict.fromkeys(str(one) for one in holders))
+    else:
+        total = nvidia_resources(need(node.object).status.allocatable)[name]
+        held = need(node.kubelet.holders).get(name, ())
+        free = total - sum(number for _, number in held)
+        who = tuple(f"{one.namespace}/{one.name} ({number})" for one, number in held)
+    if free >= count:
+        return None
+    words = f"{node.name} has {max(free, 0)} of {total} {name} free{', by DRA' if name in by_dra else ''}"
+    return Placement(node.name, Fit.IN_USE, words, holders=who)
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -376,7 +407,11 @@ class Offers:
     def is_served(self, name: str) -> Reading[bool]:
         """Return whether some node serves a resource."""
         if name not in self._served:
-            self._served[name] = attempt(lambda: any(_serves(node, name) for node in need(self.nodes)))
+            self._served[name] = attempt(
+                lambda: (
+                    any(_serves(node, name) for node in need(self.nodes)) or bool(need(self.cluster.dra.offers(name)))
+                )
+            )
         return self._served[name]
 
     def refusal(self, name: str) -> Reading[str | None]:

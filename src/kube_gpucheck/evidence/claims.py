@@ -20,12 +20,11 @@ from kube_gpucheck.evidence.documents import (
     PodResourceClaim,
     ResourceClaimDocument,
     ResourceClaimSpec,
-    Taint,
     Toleration,
 )
 from kube_gpucheck.evidence.dra import GPU_DRIVER, Device, Dra
 from kube_gpucheck.evidence.readings import attempt, need
-from kube_gpucheck.evidence.scheduling import reject, tolerated
+from kube_gpucheck.evidence.scheduling import reject
 from kube_gpucheck.evidence.selectors import matches, texts
 from kube_gpucheck.model import Reading
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from kube_gpucheck.evidence.cluster import Cluster
     from kube_gpucheck.evidence.pod import Pod
 
-_REPELLING: Final = frozenset({"NoSchedule", "NoExecute"})
 _SHOWN: Final = 5
 
 
@@ -229,10 +227,10 @@ def _look(pod: "Pod", want: _Want) -> Shortage:
             return Shortage(Lack.DEVICE, f"the claim asks for {want}; {why}")
         described = _listed(_described(one) for one in of_class)
         return Shortage(Lack.MATCH, f"the claim asks for {want}; there are {described}")
-    clean = [(one, held) for one, held in fitting if not _tainted(one, want.tolerations)]
+    clean = [(one, held) for one, held in fitting if not one.repels(want.tolerations)]
     if not clean:
-        tainted = _listed(f"{one}: {', '.join(map(_taint, _tainted(one, want.tolerations)))}" for one, _ in fitting)
-        keys = tuple(dict.fromkeys(one.key for device, _ in fitting for one in _tainted(device, want.tolerations)))
+        tainted = _listed(f"{one}: {', '.join(map(_taint, one.repels(want.tolerations)))}" for one, _ in fitting)
+        keys = tuple(dict.fromkeys(one.key for device, _ in fitting for one in device.repels(want.tolerations)))
         return Shortage(Lack.TAINT, f"the claim asks for {want}; the devices that fit are tainted: {tainted}", keys)
     return _placed(pod, want, clean)
 
@@ -283,14 +281,6 @@ def _placed(pod: "Pod", want: _Want, devices: Sequence[tuple[Device, bool | None
         words = f"{asked}; whether {_listed(undecided)} can serve it is for the scheduler to say"
         return Shortage(Lack.UNDECIDED, words)
     return Shortage(Lack.USE, f"{asked}; {_listed(busy)}", holders=tuple(dict.fromkeys(holders)))
-
-
-def _tainted(device: Device, tolerations: tuple[Toleration, ...]) -> tuple[DraTaint, ...]:
-    return tuple(
-        one
-        for one in device.body.taints or ()
-        if one.effect in _REPELLING and not tolerated(Taint(one.key, one.effect, one.value), tolerations)
-    )
 
 
 def _taint(one: DraTaint) -> str:

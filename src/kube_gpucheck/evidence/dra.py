@@ -15,15 +15,20 @@ from kube_gpucheck.evidence.documents import (
     DeviceClassDocument,
     DraAttribute,
     DraDeviceBody,
+    DraTaint,
     ExactRequest,
     PodSpec,
     ResourceClaimDocument,
     ResourceClaimTemplateDocument,
     ResourceSliceDocument,
+    Taint,
+    Toleration,
 )
 from kube_gpucheck.evidence.gpu import GpuIdentity
+from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.readings import attempt, derived, need
-from kube_gpucheck.evidence.selectors import texts
+from kube_gpucheck.evidence.scheduling import tolerated
+from kube_gpucheck.evidence.selectors import matches, texts
 from kube_gpucheck.evidence.stack import Component, component_of, kept_off
 from kube_gpucheck.model import Missing, MissingKind, Reading
 
@@ -50,6 +55,7 @@ _PROGRAMS: Final = {GPU_DRIVER: "gpu-kubelet-plugin", DOMAIN_DRIVER: "compute-do
 _CONTAINERS: Final = {"gpus": GPU_DRIVER, "compute-domains": DOMAIN_DRIVER}
 _GPU_TYPES: Final = frozenset({"gpu", "mig"})
 """Types of devices that containers get as GPUs; `vfio` is for virtual machines."""
+_REPELLING: Final = frozenset({"NoSchedule", "NoExecute"})
 _PCI: Final = "resource.kubernetes.io/pciBusID"
 
 
@@ -98,6 +104,14 @@ class Device(msgspec.Struct, frozen=True):
     def is_divided(self) -> bool:
         """Whether its being free depends on what others take of the counters that it shares with them."""
         return bool(self.body.consumes_counters) or self.body.allow_multiple_allocations
+
+    def repels(self, tolerations: tuple[Toleration, ...]) -> tuple[DraTaint, ...]:
+        """Return its taints that keep claims with these tolerations away; the effect None keeps nobody away."""
+        return tuple(
+            one
+            for one in self.body.taints or ()
+            if one.effect in _REPELLING and not tolerated(Taint(one.key, one.effect, one.value), tolerations)
+        )
 
     def __str__(self) -> str:
         """Return it as a reader finds it."""
@@ -249,6 +263,35 @@ class Dra:
         named.sort(key=lambda one: (one.metadata.creation_timestamp is not None, one.metadata.creation_timestamp))
         return {str(one.spec.extended_resource_name): one for one in named}
 
+    def offers(self, resource: str) -> Reading[dict[str, tuple[int, int]]]:
+        """Return how many devices each node has behind an extended resource, and how many of them are free.
+
+        None at all where nobody asked for classes or slices. A device of which it cannot be decided whether it is of
+        the class counts as one. Source: Kubernetes, KEP-5004, on by default from 1.36.
+        """
+
+        def derive() -> dict[str, tuple[int, int]]:
+            if is_not_asked(self.classes) or is_not_asked(self.slices) or resource not in need(self.extended):
+                return {}
+            selectors = need(self.extended)[resource].spec.selectors or ()
+            taken = {} if is_not_asked(self.taken) else need(self.taken)
+            found: dict[str, tuple[int, int]] = {}
+            for one in need(self.devices):
+                if (
+                    one.node is not None
+                    and not one.repels(())
+                    and matches(selectors, one.driver, one.body) is not False
+                ):
+                    total, free = found.get(one.node, (0, 0))
+                    found[one.node] = total + 1, free + (one.key not in taken)
+            return found
+
+        key = f"offers {resource}".encode()
+        if key not in self.memory:
+            self.memory[key] = attempt(derive)
+        answer: Reading[dict[str, tuple[int, int]]] = self.memory[key]
+        return answer
+
     @derived
     def claims(self) -> dict[tuple[str, str], ResourceClaimDocument]:
         """All ResourceClaims by namespace and name."""
@@ -271,6 +314,16 @@ class Dra:
                     names = tuple(f"pod {namespace}/{user.name}" for user in users)
                     found[one.driver, one.pool, one.device] = Holder(f"{namespace}/{name}", names)
         return found
+
+    def holders(self, node: str) -> Reading[tuple[Holder, ...]]:
+        """Return who has devices of a node."""
+
+        def derive() -> tuple[Holder, ...]:
+            pools = need(self.pools_by_node).get(node, ())
+            keys = (device.key for pool in pools for device in pool.devices)
+            return tuple(need(self.taken)[key] for key in keys if key in need(self.taken))
+
+        return attempt(derive)
 
     def concerns(self, request: ExactRequest) -> bool:
         """Tell whether a request is for NVIDIA's devices: by its class, its class's selectors, or its own.
