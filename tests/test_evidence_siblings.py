@@ -114,7 +114,9 @@ def device(name: str, **attributes: str) -> dict[str, object]:
 
 
 def slice_of(*devices: Mapping[str, object], driver: str = "gpu.nvidia.com") -> dict[str, object]:
-    return {"metadata": {"name": "s"}, "spec": {"driver": driver, "nodeName": "gpu-0", "devices": list(devices)}}
+    pool = {"name": "gpu-0", "generation": 1, "resourceSliceCount": 1}
+    spec = {"driver": driver, "nodeName": "gpu-0", "pool": pool, "devices": list(devices)}
+    return {"metadata": {"name": "s"}, "spec": spec}
 
 
 def test_resource_slices_count_each_gpu_once() -> None:

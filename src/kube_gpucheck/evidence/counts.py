@@ -3,13 +3,12 @@
 A layer that does not speak (NVML that does not start, no label, nothing served) is left out: its own rows judge that.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence.documents import DraDevice
 from kube_gpucheck.evidence.fleet import products
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.readings import attempt, need
@@ -18,7 +17,6 @@ from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.node import Node
 
-_SLICES: Final = "resourceslices.resource.k8s.io"
 _COUNT: Final = "nvidia.com/gpu.count"
 _PRODUCT: Final = "nvidia.com/gpu.product"
 
@@ -121,26 +119,11 @@ def _slices(node: "Node", hardware: int | None) -> Count | None:
 
     Source: dra-driver-nvidia-gpu cmd/gpu-kubelet-plugin/deviceinfo.go; upstream-facts §9.
     """
-    listed = need(node.cluster.objects(_SLICES))
-    mine = [one for one in listed if one.spec.driver == "gpu.nvidia.com" and one.spec.node_name == node.name]
-    if not mine:
+    pools = need(node.cluster.dra.gpu_pools(node))
+    if not pools:
         return None
-    uuids = {uuid for one in mine for device in one.spec.devices or () for uuid in _physical(device)}
-    return Count("ResourceSlices", len(uuids), len(uuids) if hardware is None else hardware)
-
-
-def _physical(device: DraDevice) -> Iterator[str]:
-    told = {name: one.text for name, one in (device.attributes or {}).items()}
-    inner = (device.basic or {}).get("attributes")
-    if isinstance(inner, Mapping):
-        told |= {str(name): _text(one) for name, one in inner.items()}
-    uuid = told.get("parentUUID") if told.get("type") == "mig" else told.get("uuid")
-    if uuid:
-        yield uuid
-
-
-def _text(attribute: Any) -> str | None:  # noqa: ANN401  what v1beta1 kept under `basic` is decoded without a form
-    return attribute.get("string") if isinstance(attribute, Mapping) else None
+    number = len({device.gpu for pool in pools for device in pool.devices if device.gpu is not None})
+    return Count("ResourceSlices", number, number if hardware is None else hardware)
 
 
 _LAYERS: Final[tuple[Callable[["Node", int | None], Count | None], ...]] = (_bus, _nvml, _label, _capacity, _slices)

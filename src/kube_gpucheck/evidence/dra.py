@@ -90,14 +90,16 @@ class Device(msgspec.Struct, frozen=True):
         return self.driver == GPU_DRIVER and self.kind in _GPU_TYPES
 
     @property
+    def gpu(self) -> str | None:
+        """The UUID of the GPU that it is, or is a part of; None if it does not tell."""
+        return self.text("parentUUID") or self.text("uuid")
+
+    @property
     def stands_for(self) -> frozenset[str]:
         """UUIDs and PCI addresses of the GPU that it is, or is a part of."""
         attributes = self.body.attributes or {}
         found = attributes.get(_PCI)
-        told = (
-            self.text("parentUUID") or self.text("uuid"),
-            found.text if found is not None else self.text("pcieBusID"),
-        )
+        told = (self.gpu, found.text if found is not None else self.text("pcieBusID"))
         return frozenset(one for one in told if one)
 
     @property
