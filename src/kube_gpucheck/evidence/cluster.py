@@ -18,6 +18,7 @@ from kube_gpucheck.evidence.daemonset import DaemonSet
 from kube_gpucheck.evidence.discovery import Discovery
 from kube_gpucheck.evidence.dra import Dra
 from kube_gpucheck.evidence.fleet import Fleet
+from kube_gpucheck.evidence.labelling import Selectors
 from kube_gpucheck.evidence.lists import Items, ListRecord, decode_items
 from kube_gpucheck.evidence.node import Node
 from kube_gpucheck.evidence.operator import Operator
@@ -83,6 +84,7 @@ class Cluster:
         self.compute_domains = ComputeDomains(self)
         self.fleet = Fleet(self)
         self.siblings = Siblings(self)
+        self.selectors = Selectors(self)
         self.progress = Progress(self)
         self.plugin_logs: dict[Pod, Reading[PluginLog]] = {}
         self._items: dict[tuple[str, bool], Reading[Items | None]] = {}

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from kube_gpucheck.evidence.allocation import Kubelet
 from kube_gpucheck.evidence.delivery import Delivery, Mode
+from kube_gpucheck.evidence.devicehealth import DeviceHealth
 from kube_gpucheck.evidence.deviceplugin import DevicePlugin
 from kube_gpucheck.evidence.documents import LeaseDocument, NodeDocument
 from kube_gpucheck.evidence.driver import Driver
 from kube_gpucheck.evidence.gpu import Gpu
 from kube_gpucheck.evidence.holdings import Holdings
 from kube_gpucheck.evidence.host import Host
+from kube_gpucheck.evidence.labelling import Labelling
+from kube_gpucheck.evidence.mps import MpsDaemon
 from kube_gpucheck.evidence.partition import Partitions
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import derived, need
@@ -123,6 +126,21 @@ class Node:
     def partitions(self) -> Partitions:
         """MIG on this node: what was asked for, how far it is, and which MIG devices there are."""
         return Partitions(self)
+
+    @_Section
+    def mps(self) -> MpsDaemon:
+        """The MPS control daemon on this node."""
+        return MpsDaemon(self)
+
+    @_Section
+    def device_health(self) -> DeviceHealth:
+        """What the device plugin thinks of the health of this node's GPUs, beside NVML."""
+        return DeviceHealth(self)
+
+    @_Section
+    def labelling(self) -> Labelling:
+        """The labels of the GPU stack on this node: how old they are, and whether they are of what is there."""
+        return Labelling(self)
 
     @_Section
     def kubelet(self) -> Kubelet:

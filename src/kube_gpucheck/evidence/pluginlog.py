@@ -51,7 +51,9 @@ _FATAL: Final = re.compile(r"error starting plugins|panic:|fatal|unable to (?:lo
 _COMPLAINT: Final = re.compile(
     r"^(?:[EF]\d{4} )|\b(?:error|failed|fatal|panic|could not|cannot|unable)\b", re.IGNORECASE
 )
-_HINT: Final = re.compile(r"If this is (?:not )?a GPU node|You can (?:check|learn)|Failed to start one or more plugins")
+_HINT: Final = re.compile(
+    r"If this is (?:not )?a GPU node|You can (?:check|learn)|Failed to start one or more (?:plugins|MPS)"
+)
 _MAX_LINE: Final = 4_000
 _SHOWN: Final = 360
 

@@ -172,6 +172,39 @@ class Generation(msgspec.Struct, frozen=True):
         return any(first <= device <= last for first, last in self.devices)
 
 
+class Label(msgspec.Struct, frozen=True):
+    """A label of the GPU stack; `data/labels.yaml` defines each field."""
+
+    key: str
+    writer: Literal["gfd", "nfd", "operator", "mig-manager", "user"]
+    where: str
+    says: str
+    since: str = "0.0"
+    until: str = ""
+    instead: str = ""
+    filled: bool = False
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The expression that the whole of a node's key matches."""
+        return re.compile(_BLANK.sub("[A-Za-z0-9.+-]{1,100}?", re.escape(self.key)))
+
+
+_BLANK: Final = re.compile(r"<[a-z]+>")
+
+
+def label_of(key: str) -> Label | None:
+    """Return what is known of a label's key, None if it is none of the GPU stack's."""
+    return next((one for one in labels() if one.pattern.fullmatch(key)), None)
+
+
+@functools.cache
+def labels() -> tuple[Label, ...]:
+    """Return the labels of the GPU stack: GFD's, NFD's, the operator's, and those by which a person asks."""
+    table: tuple[Label, ...] = _table("labels.yaml", tuple[Label, ...])
+    return table
+
+
 @functools.cache
 def xids() -> XidTable:
     """Return the catalogue of XIDs."""

@@ -381,6 +381,18 @@ def mps_daemon_is_not_on_the_node(context: Context) -> bool:
 
 
 @fact
+def mps_daemon_does_not_serve(context: Context) -> bool:
+    """The device plugin is to share by MPS, and the MPS control daemon on the node says that it does not."""
+    return any_node(context, lambda node: need(node.mps.is_wanted) and need(node.mps.failure) is not None)
+
+
+@fact
+def mps_is_to_share_gpus_with_mig(context: Context) -> bool:
+    """The device plugin is to share by MPS GPUs that have MIG on."""
+    return any_node(context, lambda node: need(node.mps.is_wanted) and bool(need(node.mps.partitioned)))
+
+
+@fact
 def mig_layout_asked_for_is_not_defined(context: Context) -> bool:
     """The MIG manager's configuration does not have the layout that the node's label asks for."""
     return any_node(context, lambda node: need(node.partitions.undefined) is not None)
