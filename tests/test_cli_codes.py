@@ -3,7 +3,7 @@
 import pytest
 
 from kube_gpucheck.cli import main
-from kube_gpucheck.evidence.tables import xids
+from kube_gpucheck.evidence.tables import labels, xids
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -59,9 +59,31 @@ def test_codes_of_nvml_and_cuda_are_pages_among_others(capsys: pytest.CaptureFix
     assert "NVML 0 NVML_SUCCESS" in out
 
 
+def test_a_label_is_a_page_whatever_its_profile_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "label", "nvidia.com/mig-1g.10gb.me.count=7", "label", "cuda.driver.major")
+
+    assert status == 0
+    assert "LABEL nvidia.com/mig-1g.10gb.me.count=7 number of MIG devices of this profile" in out
+    assert "written by GPU Feature Discovery" in out
+    assert "deprecated, in place of it nvidia.com/cuda.driver-version.major" in out
+    assert "do: 1. kubectl get nodes -L nvidia.com/cuda.driver.major" in out
+
+
+def test_every_label_of_the_table_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [one.key.replace("<profile>", "1g.5gb").replace("<class>", "0302") for one in labels()]
+    keys = [key.replace("<operand>", "dcgm") for key in keys]
+    status, out, _ = said(capsys, *(word for key in keys for word in ("label", key)))
+
+    assert status == 0
+    assert out.count("LABEL ") == len(keys) == len(set(keys))
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["label", "gpu.produkt"], "label gpu.produkt: no label of the GPU stack is called so"),
+        (["label", "product"], "like it: nvidia.com/gpu.product"),
+        (["label"], "label: no label of the GPU stack is called so"),
         (["xid", "7"], "xid 7: NVIDIA's catalogue does not use it"),
         (["xid"], "xid: expected a number behind 'xid'; write it as 'gpucheck explain xid 79'"),
         (["nvml", "lost"], "nvml lost: expected a number behind 'nvml'"),

@@ -60,7 +60,8 @@ _EXPLAIN_EPILOG: Final = """\
 examples:
   gpucheck explain DRV-011                      what the check judges, and the causes that it can betray
   gpucheck explain xid 79                       what the kernel's log says, and what to do
-  gpucheck explain nvml 15 cuda 802"""
+  gpucheck explain nvml 15 cuda 802
+  gpucheck explain label nvidia.com/gpu.replicas  who writes it, since when, and what it says"""
 _SERVE_EPILOG: Final = """\
 examples:
   gpucheck serve tutorial/06-plugin-undesired --kubeconfig sim.kubeconfig &

@@ -1,4 +1,4 @@
-"""What `gpucheck explain xid 79`, `nvml 15` and `cuda 802` show: what the tables in `data/` say of a code."""
+"""What `gpucheck explain xid 79`, `nvml 15`, `cuda 802` and `label KEY` show: what the tables in `data/` say."""
 
 import re
 from typing import Final
@@ -6,21 +6,30 @@ from typing import Final
 from kube_gpucheck.cli.sources import catalogue
 from kube_gpucheck.cli.streams import width
 from kube_gpucheck.errors import UsageError
-from kube_gpucheck.evidence.tables import cuda_code, nvml_code, xids
+from kube_gpucheck.evidence.tables import cuda_code, label_of, labels, nvml_code, xids
 from kube_gpucheck.report import listing
 
-KINDS: Final = ("xid", "nvml", "cuda")
-"""Words that a number follows."""
+KINDS: Final = ("xid", "nvml", "cuda", "label")
+"""Words that a number follows, or a label's key."""
+_WRITERS: Final = {
+    "gfd": "GPU Feature Discovery",
+    "nfd": "Node Feature Discovery",
+    "operator": "the GPU Operator",
+    "mig-manager": "the MIG manager",
+    "user": "a person, who asks for something by it",
+}
 _LINE: Final = "NVRM: Xid (PCI:0000:3b:00): {code}, pid=4711, name=python3, …"
 _JUDGES: Final = {"nvml": ("DRV-005", "DRV-023"), "cuda": ("DRV-032",)}
 
 
 def page(kind: str, number: str) -> str:
-    """Return the page of a code.
+    """Return the page of a code or label.
 
     Raises:
         UsageError: the number is none, or the table does not have it.
     """
+    if kind == "label":
+        return _label(number)
     if not re.fullmatch(r"\d{1,5}", number):
         msg = (
             f"{kind} {number}".strip()
@@ -81,6 +90,39 @@ def _xid(code: int) -> str:
         source="NVIDIA, 'XID Errors' (docs.nvidia.com/deploy/xid-errors); k8s-device-plugin, internal/rm/health.go",
         width=width(),
     )
+
+
+def _label(told: str) -> str:
+    key, _, value = told.partition("=")
+    found = label_of(key) or label_of(f"nvidia.com/{key}")
+    if found is None:
+        near = [one.key for one in labels() if key and key.rpartition("/")[2] in one.key]
+        more = f"; of those that are, like it: {', '.join(near[:5])}" if near else ""
+        msg = f"label {told}".strip() + f": no label of the GPU stack is called so{more}"
+        raise UsageError(msg)
+    since = [("since", f"GFD {found.since}")] if found.since != "0.0" else []
+    gone = [("until", f"GFD {found.until}")] if found.until else []
+    new = [("deprecated, in place of it", found.instead)] if found.instead else []
+    shown = key if "/" in key else f"nvidia.com/{key}"
+    return listing.code_page(
+        f"LABEL {shown}{f'={value}' if value else ''}",
+        text=found.says,
+        facts=[("written by", _WRITERS[found.writer]), ("where", found.where), *since, *gone, *new],
+        steps=[f"kubectl get nodes -L {shown}"],
+        causes=[],
+        proof=f"gpucheck run -k '{' or '.join(_LABEL_JUDGES[found.writer])}'",
+        source="k8s-device-plugin, docs/gpu-feature-discovery and internal/lm; node-feature-discovery; gpu-operator",
+        width=width(),
+    )
+
+
+_LABEL_JUDGES: Final = {
+    "gfd": ("DSC-004", "DSC-005", "DSC-006"),
+    "nfd": ("DSC-001", "DSC-002"),
+    "operator": ("DSC-002", "SHR-008"),
+    "mig-manager": ("SHR-004",),
+    "user": ("SHR-001", "SHR-004"),
+}
 
 
 def _return_code(kind: str, code: int) -> str:

@@ -4,13 +4,14 @@ Judges nothing. Sources: k8s-device-plugin internal/lm and cmd/gpu-feature-disco
 node-feature-discovery (0.8 to 0.20), upstream-facts §1.1, §1.5 and §2.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from kube_gpucheck.evidence import nvml
+from kube_gpucheck.evidence import nvml, tables
 from kube_gpucheck.evidence.documents import Container, NodeFeatureDocument
 from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.rollout import brief, one_line, restarting
@@ -39,42 +40,9 @@ _PRINTED: Final = re.compile(r'"useNodeFeatureAPI":[ \t]*(true|false|null)')
 _ABSENT: Final = re.compile(r"could not find the requested resource|no matches for kind")
 _REFUSED: Final = re.compile(r"forbidden|cannot (?:get|list|watch|create|update|patch|delete) resource")
 
-_ALWAYS: Final = (
-    "cuda.driver.major",
-    "cuda.driver.minor",
-    "cuda.driver.rev",
-    "cuda.runtime.major",
-    "cuda.runtime.minor",
-    "gpu.compute.major",
-    "gpu.compute.minor",
-    "gpu.count",
-    "gpu.family",
-    "gpu.machine",
-    "gpu.product",
-    "gpu.replicas",
-)
-_SINCE: Final = (
-    ((0, 7), ("mig.capable",)),
-    (
-        (0, 15),
-        (
-            "cuda.driver-version.major",
-            "cuda.driver-version.minor",
-            "cuda.driver-version.revision",
-            "cuda.driver-version.full",
-            "cuda.runtime-version.major",
-            "cuda.runtime-version.minor",
-            "cuda.runtime-version.full",
-            "gpu.sharing-strategy",
-            "mps.capable",
-        ),
-    ),
-    ((0, 16), ("gpu.mode",)),
-)
-"""Labels by the version that wrote them first (GFD's own up to 0.8, the device plugin's from 0.15)."""
+_MEMORY: Final = "nvidia.com/gpu.memory"
 _MEMORY_LEFT_OUT_SINCE: Final = (0, 18)
 """From here on `gpu.memory` is left out where NVML tells no memory (unified memory)."""
-_FILLED: Final = ("gpu.count", "gpu.product", "gpu.family", "gpu.compute.major", "gpu.compute.minor")
 _MIG_RESOURCE: Final = re.compile(r"nvidia\.com/mig-[0-9a-z.+-]+?(?:\.shared)?")
 _MIB: Final = 2**20
 _MEMORY_SLACK_MIB: Final = 1
@@ -229,7 +197,7 @@ class Discovery:
         version = version_of(container.image) or chart_version(chosen)
         wanted = (*expected_labels(version), *_mig_labels(container, node))
         missing = tuple(key for key in wanted if key not in labels)
-        empty = tuple(key for key in _keys(_FILLED) if labels.get(key) == "")
+        empty = tuple(key for key in _filled() if labels.get(key) == "")
         by_object: bool = need(publishes_by_object(chosen)) if missing else False
         if by_object:
             self._stop_if_published(chosen, node, missing)
@@ -265,16 +233,23 @@ class Discovery:
         return attempt(lambda: tuple(_disagreements(need(node.labels), node.host)))
 
 
+@functools.lru_cache(maxsize=64)
 def expected_labels(version: tuple[int, int, int] | None) -> tuple[str, ...]:
     """Return the labels that a GFD of this version writes on every node with a GPU; if unknown those of all."""
-    keys = list(_ALWAYS)
-    if version is not None:
-        for since, names in _SINCE:
-            if version[:2] >= since:
-                keys += names
-        if version[:2] < _MEMORY_LEFT_OUT_SINCE:
-            keys.append("gpu.memory")
-    return _keys(tuple(keys))
+    found = [one for one in tables.labels() if one.writer == "gfd" and one.where == "every" and one.key != _MEMORY]
+    keys = [one.key for one in sorted(found, key=_since) if _since(one) <= (version or (0, 0, 0))]
+    if version is not None and version[:2] < _MEMORY_LEFT_OUT_SINCE:
+        keys.append(_MEMORY)
+    return tuple(keys)
+
+
+@functools.cache
+def _filled() -> tuple[str, ...]:
+    return tuple(one.key for one in tables.labels() if one.filled)
+
+
+def _since(label: tables.Label) -> tuple[int, int, int]:
+    return parse_version(label.since) or (0, 0, 0)
 
 
 def product_label(name: str) -> str:
@@ -358,10 +333,6 @@ def _mig_labels(container: Container, node: "Node") -> tuple[str, ...]:
             f"{name}.{part}" for name in profiles if _MIG_RESOURCE.fullmatch(name) for part in ("count", "product")
         ]
     return tuple(keys)
-
-
-def _keys(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"nvidia.com/{name}" for name in names)
 
 
 def _has_run(pod: "Pod", container: str) -> bool:

@@ -5,6 +5,7 @@ nvidia.com/gfd.timestamp is the time at which GFD began, and stays while it runs
 """
 
 import datetime
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -75,21 +76,21 @@ class Labelling:
     def age(self) -> Age | None:
         """When GFD began to label, and what began after that; None without such a label.
 
-        Looked at: GFD's container on the node, and the node's boot, where the host was asked for it.
+        Looked at: GFD's container on the node; where none is Ready, the node's boot, if the host was asked for it.
         """
         labelled = need(self.labelled_at)
         if labelled is None:
             return None
-        found = Age(labelled)
-        for pod in need(self.gfd_pods):
-            began = _began(pod) if need(pod.is_ready) else None
+        running = [pod for pod in need(self.gfd_pods) if need(pod.is_ready)]
+        for pod in running:
+            began = _began(pod)
             if began is not None and labelled < began:
-                found = Age(labelled, f"GFD's container in {pod.namespace}/{pod.name} began", began)
-        if found.at is None and not is_not_asked(self.node.driver.boot_time):
+                return Age(labelled, f"GFD's container in {pod.namespace}/{pod.name} began", began)
+        if not running and not is_not_asked(self.node.driver.boot_time):
             booted = need(self.node.driver.boot_time)
             if labelled < booted:
-                found = Age(labelled, "the node booted", booted)
-        return found
+                return Age(labelled, "the node booted", booted)
+        return Age(labelled)
 
     @derived
     def is_abandoned(self) -> bool:
@@ -104,11 +105,7 @@ class Labelling:
     def of_a_gpu(self) -> tuple[str, ...]:
         """The labels, as `key=value`, that say that the node has an NVIDIA GPU; in order, deploy labels apart."""
         labels = need(self.node.labels)
-        return tuple(
-            f"{key}={value}"
-            for key, value in sorted(labels.items())
-            if value not in _NOTHING and (_NVIDIA_GPU.fullmatch(key) or PCI_LABEL.fullmatch(key))
-        )
+        return tuple(sorted(f"{key}={value}" for key, value in labels.items() if _tells(key) and value not in _NOTHING))
 
     @derived
     def gpu_is_there(self) -> str | None:
@@ -185,6 +182,11 @@ class Labelling:
 
 
 WHOLE: Final = "GPUs"
+
+
+@functools.lru_cache(maxsize=4096)
+def _tells(key: str) -> bool:
+    return _NVIDIA_GPU.fullmatch(key) is not None or PCI_LABEL.fullmatch(key) is not None
 
 
 def _began(pod: "Pod") -> datetime.datetime | None:
@@ -304,6 +306,7 @@ class Selectors:
 _SHOWN: Final = 5
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_gpu_label(key: str) -> bool:
     """Tell whether a key is a label of GPUs that somebody outside the GPU stack may select by."""
     return not key.startswith(DEPLOY_PREFIX) and (

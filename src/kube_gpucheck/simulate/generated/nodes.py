@@ -18,6 +18,10 @@ _CONDITIONS: Final = (
 )
 
 
+LAST_POD_S: Final = 60 + 86_400
+"""After so many seconds, at the latest, the pods of a new node have begun."""
+
+
 def gfd_labels(plan: NodePlan) -> dict[str, str]:
     """Return the labels that GFD 0.20 writes without MIG, for all GPUs of the node."""
     product = plan.product
@@ -36,7 +40,7 @@ def gfd_labels(plan: NodePlan) -> dict[str, str]:
         "nvidia.com/cuda.runtime-version.minor": cuda[1],
         "nvidia.com/cuda.runtime.major": cuda[0],
         "nvidia.com/cuda.runtime.minor": cuda[1],
-        "nvidia.com/gfd.timestamp": str(int(plan.created.timestamp()) + 120),
+        "nvidia.com/gfd.timestamp": str(int(plan.created.timestamp()) + LAST_POD_S + 1),
         "nvidia.com/gpu.compute.major": compute[0],
         "nvidia.com/gpu.compute.minor": compute[1],
         "nvidia.com/gpu.count": str(plan.gpus),
