@@ -114,14 +114,22 @@ def parse_log(text: str, source: str) -> Reading[PluginLog]:
     head = text[:_MAX_LINE].lstrip()
     if LOST.match(head):
         return Missing(MissingKind.ERROR, brief(head), source)
-    lines = text.splitlines(keepends=True)
-    places = (
-        place
-        for place in reversed(range(len(lines)))
-        if "start" in lines[place].lower() and _START.search(lines[place][:_MAX_LINE].rstrip())
-    )
-    start = next(places, None)
-    return Seen(_since("".join(lines[start or 0 :]), source, has_start=start is not None))
+    start = _last_start(text)
+    return Seen(_since(text[start or 0 :], source, has_start=start is not None))
+
+
+def _last_start(text: str) -> int | None:
+    """Return where the line of the last start begins, None if the log tells of none."""
+    lowered = text.lower()
+    place = len(text)
+    while (place := lowered.rfind("start", 0, place)) >= 0:
+        begin = text.rfind("\n", 0, place) + 1
+        end = text.find("\n", place)
+        line = text[begin : min(end if end >= 0 else len(text), begin + _MAX_LINE)]
+        if _START.search(line.rstrip()):
+            return begin
+        place = begin
+    return None
 
 
 def _lines(text: str, words: tuple[str, ...]) -> Iterator[str]:
@@ -178,9 +186,25 @@ class _Told:
         self.socket = found[1] if found else self.socket
 
 
+def _bare(text: str) -> str:
+    """Return a log without the configurations that it prints: two thirds of the lines of a plugin that runs well."""
+    parts, place = [], 0
+    for found in _CONFIG.finditer(text):
+        opening = found.end()
+        if opening < place or not text.startswith("\n{", opening):
+            continue
+        end = text.find("\n}", opening)
+        if end < 0:
+            break  # cut off; nor does any later one end
+        parts.append(text[place:opening])
+        place = end + 2
+    return "".join((*parts, text[place:])) if parts else text
+
+
 def _since(text: str, source: str, *, has_start: bool) -> PluginLog:
     told = _Told()
-    for line in _lines(text, _TELLING):
+    bare = _bare(text)
+    for line in _lines(bare, _TELLING):
         told.hear(line)
     return PluginLog(
         has_start=has_start,
@@ -192,7 +216,7 @@ def _since(text: str, source: str, *, has_start: bool) -> PluginLog:
         unhealthy=tuple(Unhealthy(device, xid) for device, xid in told.xids.items()),
         socket=told.socket,
         no_library=told.no_library,
-        problem=complaint(text),
+        problem=complaint(bare),
     )
 
 
