@@ -206,7 +206,10 @@ KUBELET_DROP_INS: Final = (
     "/var/lib/rancher/rke2/agent/etc/kubelet.conf.d",
     "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d",
 )
-KUBELET_LINES: Final = r"^\s*(?:cgroupDriver:|containerRuntimeEndpoint:|--cgroup-driver=|--container-runtime-endpoint=)"
+KUBELET_LINES: Final = (
+    r"^\s*(?:(?:cgroupDriver|containerRuntimeEndpoint|cpuManagerPolicy):"
+    r"|--(?:cgroup-driver|container-runtime-endpoint|cpu-manager-policy)=)"
+)
 """What is read of them; the rest has nothing to do with GPUs."""
 ARGUMENTS: Final = (
     "--config",
@@ -216,8 +219,9 @@ ARGUMENTS: Final = (
     "--root-dir",
     "--container-runtime-endpoint",
     "--cgroup-driver",
+    "--cpu-manager-policy",
 )
-"""Options of engines and kubelets that are told: paths, sockets and the cgroup driver, none a credential."""
+"""Options of engines and kubelets that are told: paths, sockets, cgroup driver and CPU manager, none a credential."""
 RUNTIME_SIGNS: Final = ("/sys/fs/cgroup/cgroup.controllers", "/var/run/nri/nri.sock")
 """What is there with cgroup v2 alone; with NRI."""
 SELINUX_BOOLEAN: Final = "/sys/fs/selinux/booleans/container_use_devices"

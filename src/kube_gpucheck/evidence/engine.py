@@ -138,6 +138,9 @@ KUBELET_DROP_INS: Final = (
 """Where RKE2 and K3s write what the kubelet is told, by whatever way they were told: their own command line is hidden
 from ps, as it may hold credentials. Source: k3s, pkg/cli/server/server.go, pkg/daemons/agent/agent_linux.go."""
 _CGROUP_DRIVER: Final = re.compile(r"(?:^|\n)[ \t]*(?:--cgroup-driver=|cgroupDriver:[ \t]*)(\S{1,40})")
+_CPU_MANAGER: Final = re.compile(r"(?:^|\n)[ \t]*(?:--cpu-manager-policy=|cpuManagerPolicy:[ \t]*)(\S{1,40})")
+_CPU: Final = "cpuManagerPolicy"
+_RUNC: Final = re.compile(r"runc version v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(-rc)?")
 _KUBELET_ASKS_SINCE: Final = (1, 31)
 DAEMON_FILE: Final = "/etc/docker/daemon.json"
 _ENDPOINT: Final = re.compile(
@@ -427,6 +430,43 @@ class Engine:
             if said is not None:
                 return said
         return self._kubelet_is_told(_CGROUP_DRIVER)
+
+    @derived
+    def cpu_manager_policy(self) -> str:
+        """The kubelet's policy of giving CPUs, `none` where what was read says nothing.
+
+        Missing where neither its command line nor its configuration was read for it. Source: `--cpu-manager-policy`,
+        else `cpuManagerPolicy` of its configuration; Kubernetes documentation, "Control CPU Management Policies".
+        """
+        for words in need(self.processes):
+            said = option(words, "--cpu-manager-policy") if program_of(words) in _KUBELETS else None
+            if said is not None:
+                return said
+        told = self._kubelet_is_told(_CPU_MANAGER)
+        if told is not None:
+            return told
+        reads = [self.host.read(f"file:{path}") for path in KUBELET_CONFIGURATIONS]
+        whole = [one for one in reads if isinstance(one, Seen) and "cpuManagerPolicy" in (one.value.filtered or _CPU)]
+        if not any(not one.value.absent for one in whole):
+            source = f"nodes/{self.node.name}/host.json"
+            reason = f"the kubelet's configuration on {self.node.name} was not read for its CPU manager"
+            need(next((one for one in reads if isinstance(one, Missing) and not not_asked(one)), None) or Seen(None))
+            raise GapError(Missing(MissingKind.NOT_ASKED, reason, source, "--probe"))
+        return "none"
+
+    @derived
+    def runc_release(self) -> tuple[int, int, int] | None:
+        """The release of runc on the host's path, None where none tells; a candidate counts as the one before it.
+
+        Source: `runc --version`.
+        """
+        printed = self.host.command("runc --version")
+        command = None if not_asked(printed) else need(printed)
+        found = _RUNC.search(command.text) if command is not None else None
+        if found is None:
+            return None
+        release = (int(found[1]), int(found[2]), int(found[3]))
+        return (release[0], release[1], -1) if found[4] and release[2] == 0 else release
 
     @derived
     def uses_another_containerd(self) -> bool:

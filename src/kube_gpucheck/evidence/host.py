@@ -26,7 +26,7 @@ stands in this room, once:
 | `file:/etc/docker/daemon.json` | Docker's configuration |
 | `exec:ps -e -o args=` | command lines of kubelet, containerd, crio, dockerd and cri-dockerd alone |
 | | (`filtered`), and of their options only `--config` `-c`, `--address` `-a`, `--root-dir`, |
-| | `--container-runtime-endpoint` and `--cgroup-driver` |
+| | `--container-runtime-endpoint`, `--cgroup-driver` and `--cpu-manager-policy` |
 | `exec:TZ=UTC ps -e -o lstart=,comm=` | when those were started, in whole seconds (`filtered`) |
 | `file:/var/lib/kubelet/config.yaml` | the kubelet's configuration |
 | `file:/var/snap/microk8s/current/args/kubelet` | the same on MicroK8s |

@@ -80,6 +80,7 @@ class PluginConfig(msgspec.Struct, frozen=True):
     mig_strategy: str | None = None
     fail_on_init_error: bool | None = None
     device_list_strategies: tuple[str, ...] = ()
+    pass_device_specs: bool | None = None
     names: tuple[tuple[str, str], ...] = ()
     sharing: Sharing = Sharing()
     misplaced: tuple[str, ...] = ()
@@ -172,7 +173,7 @@ def decode_config(document: object) -> PluginConfig:
     if strategy is not None and strategy not in {"none", "single", "mixed", ""}:
         raise ConfigError(f"flags.migStrategy is {_show(strategy)}; it is one of none, single, mixed")
     fail = flags.get("failOnInitError")
-    lists = plugin.get("deviceListStrategy")
+    lists, passes = plugin.get("deviceListStrategy"), plugin.get("passDeviceSpecs")
     sections = {
         "the top level": top,
         "flags": flags,
@@ -193,6 +194,7 @@ def decode_config(document: object) -> PluginConfig:
         else (lists,)
         if isinstance(lists, str)
         else (),
+        pass_device_specs=passes if isinstance(passes, bool) else None,
         names=_names(_mapping(top.get("resources"), "resources").get("gpus")),
         sharing=_sharing(sections["sharing"]),
         misplaced=tuple(misplaced),
