@@ -155,8 +155,18 @@ def test_a_complaint_is_the_line_that_ended_the_program() -> None:
     assert complaint(text) == "error starting plugins: nvml init failed"
 
 
-def test_nobody_complains_in_a_healthy_log() -> None:
-    assert complaint("I1124 00:13:19.751216       1 server.go:149] all is well\n") is None
+@pytest.mark.parametrize(
+    "line",
+    [
+        "I1124 00:13:19.751216       1 server.go:149] all is well",
+        'E1124 00:13:19.751216       1 kernel.go:121] "failed to read kconfig" err="no such file or directory"',
+        'E1124 00:13:19.751216       1 cpu.go:10] "failed to detect cstate" err="open /host-sys: no such file"',
+        'time="2026-11-24T00:13:13Z" level=fatal msg="Assertion failure: selected configuration not currently applied"',
+        "W1124 00:13:19.751216       1 main.go:228] Failed to remove .ready file: remove /mps/.ready: no such file",
+    ],
+)
+def test_nobody_complains_in_a_healthy_log(line: str) -> None:
+    assert complaint(line + "\n") is None
 
 
 def test_a_long_text_keeps_head_and_end() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kube_gpucheck.evidence.documents import ContainerStatus, EventDocument
+from kube_gpucheck.evidence.pluginlog import MISLEADING
 from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.scheduling import Rejection
 from kube_gpucheck.evidence.stack import kept_off
@@ -41,13 +42,8 @@ _COMPLAINT: Final = re.compile(
     r"^[EF][0-9]{4} |level=(?:error|fatal|panic|ERROR|FATAL)|^panic:"
     r"|\b(?:[Ee]rror|ERROR|FATAL|[Ff]atal|[Ff]ailed|[Cc]annot|[Cc]ould not|denied|forbidden)\b"
 )
-_NOISE: Final = re.compile(
-    r"^[IW][0-9]{4} |level=(?:info|debug|warn|warning|INFO|DEBUG|WARN)\b|unable to get vGPU devices|IOMMU FD"
-)
-"""Lines that say themselves that they are none, and complaints that a healthy component makes too.
-
-Source: the recording of a healthy GFD 0.20.0.
-"""
+_NOISE: Final = re.compile(r"^[IW][0-9]{4} |level=(?:info|debug|warn|warning|INFO|DEBUG|WARN)\b")
+"""Lines that say themselves that they are no complaint."""
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -291,7 +287,7 @@ def last_complaint(text: str) -> str | None:
         stripped = line.strip()
         if not stripped:
             continue
-        if _COMPLAINT.search(stripped) and not _NOISE.search(stripped):
+        if _COMPLAINT.search(stripped) and not _NOISE.search(stripped) and not MISLEADING.search(stripped):
             return one_line(stripped)
         last = last or stripped
     return one_line(last) if last else None
