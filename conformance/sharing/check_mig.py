@@ -2,6 +2,7 @@
 
 from kube_gpucheck.evidence import Node
 from kube_gpucheck.evidence.partition import ALL_DISABLED, CONFIG_LABEL, PATIENCE, STATE_LABEL, UNDER_WAY
+from kube_gpucheck.evidence.podstate import troubles
 from kube_gpucheck.judging import Threshold, check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Missing, Seen, Severity
 
@@ -52,7 +53,7 @@ def check_mig_resources_and_labels_equal_nvmls_devices(node: Node) -> None:
 
     Plugin and GFD look at the layout when they start: one that is changed by hand under them is not noticed.
     """
-    _strategy(node)
+    strategy = _strategy(node)
     differences = known(node.partitions.differences, "the MIG devices that NVML lists")
     if differences:
         fault(
@@ -61,6 +62,16 @@ def check_mig_resources_and_labels_equal_nvmls_devices(node: Node) -> None:
             "are not there, or are given ids that are gone",
             remedy="delete the pods of the device plugin and of GFD on the node; once they are Ready, run 'gpucheck "
             "run -k SHR-003'; change layouts by the label nvidia.com/mig.config where the MIG manager runs",
+        )
+    told = known(node.partitions.labels_strategy, "the node's labels")
+    if told is not None and told != strategy:
+        fault(
+            seen=f"on {node.name} the device plugin's MIG strategy is {strategy}, GFD labels by strategy {told}",
+            means="the labels tell of whole GPUs, or of other resources than the node offers: who selects or counts by "
+            "them is told wrong",
+            remedy="give GFD the same strategy (MIG_STRATEGY, --mig-strategy, or the device plugin's configuration "
+            "file), then run 'gpucheck run -k SHR-003'",
+            severity=Severity.MINOR,
         )
 
 
@@ -129,7 +140,9 @@ def _problem(node: Node, asked: str) -> str:
     if isinstance(undefined, Seen) and undefined.value is not None:
         return undefined.value
     if not known(pod.is_ready, "whether the MIG manager is Ready"):
-        return f"its pod {name} is not Ready"
+        told = troubles(pod)
+        words = f": {'; '.join(told.value)}" if isinstance(told, Seen) and told.value else ""
+        return f"its pod {name} is not Ready{words}"
     if known(parts.has_no_mig, "the node's labels") and asked != ALL_DISABLED:
         return "nvidia.com/mig.capable=false: none of the node's GPUs can have MIG"
     attempt = parts.attempt

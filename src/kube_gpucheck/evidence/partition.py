@@ -295,6 +295,12 @@ class Partitions:
                 found.append(f"it offers {_counted(offered)}, NVML's devices make {_counted(real)}")
         return tuple(found)
 
+    @derived
+    def labels_strategy(self) -> str | None:
+        """The MIG strategy that GFD labels by, None where GFD has not labelled the node."""
+        labels = need(self.node.labels)
+        return labels.get("nvidia.com/mig.strategy", "none") if "nvidia.com/gpu.product" in labels else None
+
     def _offered(self, strategy: str) -> dict[str, int]:
         """Return what is offered of MIG devices: with strategy single everything, else the resources of profiles."""
         served = need(self.node.plugin.serving).resources
