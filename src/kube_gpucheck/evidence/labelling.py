@@ -17,7 +17,6 @@ from kube_gpucheck.evidence.discovery import PCI_LABEL
 from kube_gpucheck.evidence.documents import PodSpec, Requirement
 from kube_gpucheck.evidence.fleet import products
 from kube_gpucheck.evidence.nvml import is_not_asked
-from kube_gpucheck.evidence.podspec import main_container
 from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.scheduling import selection
 from kube_gpucheck.evidence.stack import DEPLOY_PREFIX, Component, recognise
@@ -83,7 +82,7 @@ class Labelling:
             return None
         running = [pod for pod in need(self.gfd_pods) if need(pod.is_ready)]
         for pod in running:
-            began = _began(pod)
+            began = need(pod.outline).began
             if began is not None and labelled < began:
                 return Age(labelled, f"GFD's container in {pod.namespace}/{pod.name} began", began)
         if not running and not is_not_asked(self.node.driver.boot_time):
@@ -187,14 +186,6 @@ WHOLE: Final = "GPUs"
 @functools.lru_cache(maxsize=4096)
 def _tells(key: str) -> bool:
     return _NVIDIA_GPU.fullmatch(key) is not None or PCI_LABEL.fullmatch(key) is not None
-
-
-def _began(pod: "Pod") -> datetime.datetime | None:
-    name = main_container(need(pod.object).spec).name
-    for status in need(pod.statuses):
-        if status.name == name and status.state.running is not None:
-            return status.state.running.started_at
-    return None
 
 
 class Selector(msgspec.Struct, frozen=True):

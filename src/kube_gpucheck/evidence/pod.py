@@ -1,5 +1,6 @@
 """One pod: what it asks for, where it is, how its containers fare."""
 
+import datetime
 from collections.abc import Callable
 from sys import intern
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -8,6 +9,7 @@ import msgspec
 
 from kube_gpucheck.evidence.documents import Container, ContainerStatus, EventDocument, PodDocument, PodSpec
 from kube_gpucheck.evidence.node import GPU_RESOURCE, Node
+from kube_gpucheck.evidence.podspec import main_container
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import GapError, derived, need
 from kube_gpucheck.evidence.stack import Component, recognise
@@ -28,7 +30,8 @@ class PodOutline(msgspec.Struct, frozen=True, gc=False):
     name. `is_unasking`: a container asks for no GPU, and `names_devices`: such a one is given the variable
     NVIDIA_VISIBLE_DEVICES. `names_claims`: it names ResourceClaims. `running`: how many containers run, `nameless`: how
     many of them without an imageID. `is_even`: no container waits, or ended with a message; `is_silent`: none ended at
-    all, every condition is True, and the status gives no reason. The other fields are those of `Pod`.
+    all, every condition is True, and the status gives no reason. `began`: when the main container of a part of the GPU
+    stack began. The other fields are those of `Pod`.
     """
 
     namespace: str
@@ -51,6 +54,7 @@ class PodOutline(msgspec.Struct, frozen=True, gc=False):
     is_unasking: bool
     names_devices: bool
     names_claims: bool
+    began: datetime.datetime | None = None
 
 
 def outline(document: PodDocument, place: int) -> PodOutline:
@@ -60,6 +64,7 @@ def outline(document: PodDocument, place: int) -> PodOutline:
     running = [one for one in statuses if one.state.running is not None]
     unasking = unasking_containers(spec)
     states = [state for one in statuses for state in (one.state, one.last_state)]
+    component = recognise(spec)
     even = not any(one.waiting or (one.terminated and one.terminated.message) for one in states)
     return PodOutline(
         namespace=intern(metadata.namespace or "default"),
@@ -68,7 +73,7 @@ def outline(document: PodDocument, place: int) -> PodOutline:
         node_name=_shared(spec.node_name),
         phase=intern(status.phase),
         controllers=tuple(intern(owner.uid) for owner in metadata.owner_references if owner.controller),
-        component=recognise(spec),
+        component=component,
         gpu_request=_gpu_request(spec),
         is_ready=any(one.type == "Ready" and one.status == "True" for one in status.conditions or ()),
         is_leaving=metadata.deletion_timestamp is not None,
@@ -85,7 +90,15 @@ def outline(document: PodDocument, place: int) -> PodOutline:
         is_unasking=bool(unasking),
         names_devices=any(environment(one, VISIBLE) is not None for one in unasking),
         names_claims=bool(spec.resource_claims),
+        began=None if component is None else _began(document, main_container(spec).name),
     )
+
+
+def _began(document: PodDocument, container: str) -> datetime.datetime | None:
+    for one in document.status.container_statuses or ():
+        if one.name == container and one.state.running is not None:
+            return one.state.running.started_at
+    return None
 
 
 def _shared(word: str | None) -> str | None:
