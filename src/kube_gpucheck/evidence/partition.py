@@ -16,7 +16,7 @@ import yaml
 
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.pluginlog import LOST, brief
-from kube_gpucheck.evidence.podspec import main_container, source_of
+from kube_gpucheck.evidence.podspec import main_container, setting, source_of
 from kube_gpucheck.evidence.readings import GapError, derived, need
 from kube_gpucheck.evidence.sharing import DEFAULT_RESOURCE
 from kube_gpucheck.evidence.stack import DEPLOY_PREFIX, Component
@@ -147,6 +147,19 @@ class Partitions:
             if need(pod.component) is Component.MIG_MANAGER and not need(pod.is_leaving) and not need(pod.is_finished):
                 return pod
         return None
+
+    @derived
+    def stops_the_kubelet(self) -> bool:
+        """Whether the MIG manager on the node was told to stop services of the host, the kubelet among them.
+
+        It does so where MIG's mode changes. Source: mig-parted, pkg/mig/reconfigure, checkMigModeChangeRequired.
+        """
+        pod = need(self.manager)
+        if pod is None:
+            return False
+        container = main_container(need(pod.object).spec)
+        told = setting(container, "--with-shutdown-host-gpu-clients", "WITH_SHUTDOWN_HOST_GPU_CLIENTS") or ""
+        return told.lower() in {"true", "1", "t"}
 
     @derived
     def attempt(self) -> Attempt:

@@ -399,6 +399,19 @@ def mig_layout_asked_for_is_not_defined(context: Context) -> bool:
 
 
 @fact
+def node_fell_silent_while_mig_was_changed(context: Context) -> bool:
+    """The node is not Ready in the middle of a change of MIG, by a MIG manager that was told to stop the kubelet."""
+
+    def silent(node: Node) -> bool:
+        conditions = need(node.object).status.conditions
+        if not any(one.type == "Ready" and one.status != "True" for one in conditions):
+            return False
+        return need(node.partitions.state) == "pending" and need(node.partitions.stops_the_kubelet)
+
+    return any_node(context, silent)
+
+
+@fact
 def mig_manager_is_at_work(context: Context) -> bool:
     """The MIG manager is changing the layout, and has written a line of it in the last half hour."""
     return any_node(context, lambda node: need(node.partitions.is_at_work))
