@@ -17,10 +17,10 @@ import yaml
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.pluginlog import LOST, brief
 from kube_gpucheck.evidence.podspec import main_container, setting, source_of
-from kube_gpucheck.evidence.readings import GapError, derived, need
+from kube_gpucheck.evidence.readings import GapError, attempt, derived, need
 from kube_gpucheck.evidence.sharing import DEFAULT_RESOURCE
 from kube_gpucheck.evidence.stack import DEPLOY_PREFIX, Component
-from kube_gpucheck.model import Missing, MissingKind, Seen
+from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.daemonset import DaemonSet
@@ -401,6 +401,27 @@ class Partitions:
             elif (driver := next((pod for pod in need(self.node.pods) if _is_starting_driver(pod)), None)) is not None:
                 return f"the driver container {driver.namespace}/{driver.name} starts"
         return None
+
+
+def kinds_that_hide_each_other(pod: "Pod") -> Reading[str | None]:
+    """Return which container of a pod asks for several kinds of MIG devices and sees one of them, None if none does.
+
+    Each resource sets the same variable, NVIDIA_VISIBLE_DEVICES, where the device plugin's strategy is envvar alone.
+    Judged on the pod's node. Source: k8s-device-plugin internal/plugin/server.go (updateResponseForDeviceListEnvVar).
+    """
+
+    def derive() -> str | None:
+        if sum(name.startswith(_MIG_RESOURCE) for name in need(pod.gpu_request)) < 2:  # noqa: PLR2004  several
+            return None
+        for container in need(pod.containers):
+            listed = {**(container.resources.requests or {}), **(container.resources.limits or {})}
+            kinds = sorted(name for name in listed if name.startswith(_MIG_RESOURCE))
+            node = need(pod.reached_node) if len(kinds) > 1 and pod.node_name else None
+            if node is not None and set(need(node.plugin.config).device_list_strategies) <= {"envvar"}:
+                return f"container '{container.name}' asks for {' and '.join(kinds)}"
+        return None
+
+    return attempt(derive)
 
 
 def _is_starting_driver(pod: "Pod") -> bool:

@@ -6,6 +6,7 @@ from kube_gpucheck.diagnose.context import Context
 from kube_gpucheck.diagnose.facts.registry import any_node, fact
 from kube_gpucheck.evidence import Node, Pod
 from kube_gpucheck.evidence.allocation import Fit, Wait, nvidia_resources, refused_request, unserved_request, wait_of
+from kube_gpucheck.evidence.partition import kinds_that_hide_each_other
 from kube_gpucheck.evidence.readings import need
 from kube_gpucheck.model import Seen
 
@@ -103,6 +104,12 @@ def _renamed(node: Node) -> frozenset[str]:
 def pod_asks_for_several_shares_that_are_refused(context: Context) -> bool:
     """The pod asks for several shares of a resource whose plugin refuses more than one."""
     return context.pod is not None and need(refused_request(context.pod)) is not None
+
+
+@fact
+def a_container_asks_for_several_kinds_of_mig_devices(context: Context) -> bool:
+    """A container of the pod asks for several kinds of MIG devices, of which the last hides the others."""
+    return context.pod is not None and need(kinds_that_hide_each_other(context.pod)) is not None
 
 
 @fact
