@@ -75,7 +75,7 @@ def check_mig_resources_and_labels_equal_nvmls_devices(node: Node) -> None:
         )
 
 
-@check("SHR-004", layer=Layer.SHARING, severity=Severity.MAJOR, after=("DRV-005", "OPR-003"))
+@check("SHR-004", layer=Layer.SHARING, severity=Severity.MAJOR, after=("CLU-004", "DRV-005", "OPR-003"))
 def check_mig_layout_asked_for_is_applied(node: Node) -> None:
     """The MIG layout that is asked for is applied: mig.config.state is 'success' where there is a mig.config.
 

@@ -5,7 +5,7 @@ from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
 
-@check("SHR-005", layer=Layer.SHARING, severity=Severity.MAJOR, after=("PLG-003", "DRV-018"))
+@check("SHR-005", layer=Layer.SHARING, severity=Severity.MAJOR, after=("CLU-004", "PLG-003", "DRV-018"))
 def check_mps_control_daemon_runs(node: Node) -> None:
     """Where MPS is configured, its control daemon runs on the node, and MIG is off.
 
