@@ -224,3 +224,74 @@ def test_what_belongs_on_each_gpu_node_is_told() -> None:
         Component.DCGM,
         Component.DRA_KUBELET_PLUGIN,
     }
+
+
+FOLDER = {"name": "p", "hostPath": {"path": "/var/lib/k0s/kubelet/device-plugins/"}}
+MOUNT = {"name": "p", "mountPath": "/var/lib/kubelet/device-plugins"}
+
+
+@pytest.mark.parametrize(
+    ("made", "volumes", "expected"),
+    [
+        # HAMi, whose plugin's program is called as NVIDIA's, renamed and from another registry
+        (
+            {"image": "r.example/x:1", "command": ["nvidia-device-plugin", "--disable-core-limit=false"]},
+            [FOLDER],
+            "other",
+        ),
+        (
+            {
+                "image": "projecthami/hami:v2.9.0",
+                "command": ["nvidia-device-plugin"],
+                "env": [{"name": "HOOK_PATH", "value": "/x"}],
+            },
+            [FOLDER],
+            "other",
+        ),
+        # volcano's vGPU plugin, gpushare, and one of an unknown make
+        ({"image": "projecthami/volcano-vgpu-device-plugin:v1.12.0", "volumeMounts": [MOUNT]}, [FOLDER], "other"),
+        (
+            {"image": "r.example/gpushare-plugin:2", "command": ["gpushare-device-plugin-v2"], "volumeMounts": [MOUNT]},
+            [FOLDER],
+            "other",
+        ),
+        (
+            {
+                "image": "r.example/x:1",
+                "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}],
+                "volumeMounts": [MOUNT],
+            },
+            [FOLDER],
+            "other",
+        ),
+        # NVIDIA's own, wherever its image comes from
+        (
+            {"image": "mcr.microsoft.com/oss/v2/nvidia/k8s-device-plugin:v0.17.0", "volumeMounts": [MOUNT]},
+            [FOLDER],
+            "plugin",
+        ),
+        (
+            {"image": "r.example/mirror/x:1", "command": ["nvidia-device-plugin"], "volumeMounts": [MOUNT]},
+            [FOLDER],
+            "plugin",
+        ),
+        # plugins for other things, and programs that look into the folder
+        ({"image": "rocm/k8s-device-plugin", "volumeMounts": [MOUNT]}, [FOLDER], None),
+        ({"image": "r.example/mirror/intel-gpu-plugin:0.30", "volumeMounts": [MOUNT]}, [FOLDER], None),
+        (
+            {"image": "nvcr.io/nvidia/cloud-native/k8s-rdma-shared-dev-plugin:1", "volumeMounts": [MOUNT]},
+            [FOLDER],
+            None,
+        ),
+        ({"image": "nvcr.io/nvidia/kubevirt-gpu-device-plugin:v1.2", "volumeMounts": [MOUNT]}, [FOLDER], None),
+        ({"image": "r.example/backup:1", "volumeMounts": [MOUNT]}, [FOLDER], None),
+        ({"image": "r.example/gpu-app:1", "volumeMounts": [MOUNT]}, [{"name": "p", "emptyDir": {}}], None),
+    ],
+)
+def test_a_device_plugin_is_told_by_what_it_is(
+    made: dict[str, Any], volumes: list[dict[str, Any]], expected: str | None
+) -> None:
+    spec = msgspec.convert({"containers": [{"name": "c", **made}], "volumes": volumes}, type=PodSpec)
+
+    known = {"other": Component.OTHER_DEVICE_PLUGIN, "plugin": Component.DEVICE_PLUGIN}
+    assert recognise(spec) is (known[expected] if expected else None)

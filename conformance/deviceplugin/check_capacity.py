@@ -45,6 +45,9 @@ def check_capacity_is_what_hardware_and_sharing_imply(node: Node) -> None:
         not_applicable("only the DRA driver serves this node; DRA-002 judges what it offers")
     if known(node.plugin.is_partitioned, "the node's labels"):
         not_applicable("the provider's plugin partitions this node's GPUs, and its partitions are not derived")
+    other = known(node.plugin.other, "what serves GPUs on the node")
+    if other is not None:
+        not_applicable(f"{other} serves GPUs here, and what it makes of them is not derived")
     serving = known(node.plugin.serving, "what the device plugin serves")
     offer = known(node.plugin.offer, "what the node offers")
     if not serving.resources:

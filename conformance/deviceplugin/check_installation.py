@@ -35,7 +35,7 @@ def check_one_plugin_serves_each_resource(node: Node) -> None:
     pods = known(node.plugin.pods, "the device-plugin pods on the node")
     if not pods:
         not_applicable("no device-plugin pod is on the node; PLG-001 and PLG-002 judge that")
-    if len(pods) == 1:
+    if len(pods) + len(known(node.plugin.others, "the device-plugin pods on the node")) == 1:
         return
     shared = known(node.plugin.contested, "which resources each plugin serves")
     if shared:

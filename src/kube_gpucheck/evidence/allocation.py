@@ -16,6 +16,7 @@ from kube_gpucheck.evidence.documents import PodDocument
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.scheduling import reject
+from kube_gpucheck.evidence.stack import PLUGIN_FOLDER
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ NVIDIA_DOMAIN: Final = "nvidia.com/"
 CHECKPOINT: Final = "kubelet_internal_checkpoint"
 KUBELET_SOCKET: Final = "kubelet.sock"
 CORDON_TAINT: Final = "node.kubernetes.io/unschedulable"
-PLUGIN_FOLDER: Final = "device-plugins"
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -210,7 +210,7 @@ def nvidia_resources(quantities: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _placement(pod: "Pod", node: "Node") -> Placement:
-    request = need(pod.gpu_request)
+    request = need(counted_request(pod))
     by_dra = {name: offer for name in request if (offer := _by_dra(node, name)) is not None}
     lacking = next((one for name, count in request.items() if (one := _lacking(node, name, count, by_dra))), None)
     if lacking is not None:
@@ -227,6 +227,25 @@ def _placement(pod: "Pod", node: "Node") -> Placement:
     return Placement(
         node.name, Fit.FREE, f"{node.name} has {', '.join(f'{count} {name}' for name, count in request.items())} free"
     )
+
+
+def counted_request(pod: "Pod") -> Reading[dict[str, int]]:
+    """Return the GPU resources of a pod that nodes must offer.
+
+    Where a device plugin of another make is installed, names that no node serves are left to its own scheduler, as
+    HAMi's nvidia.com/gpumem. Source: HAMi, charts/hami/values.yaml; kube-scheduler, `ignoredByScheduler`.
+    """
+
+    def derive() -> dict[str, int]:
+        request = need(pod.gpu_request)
+        if not need(pod.cluster.stack.other_plugins):
+            return request
+        offers = pod.cluster.offers
+        return {
+            name: count for name, count in request.items() if _USUAL.fullmatch(name) or need(offers.is_served(name))
+        }
+
+    return attempt(derive)
 
 
 def _by_dra(node: "Node", name: str) -> tuple[int, int] | None:
@@ -454,7 +473,7 @@ def unserved_request(pod: "Pod") -> Reading[Unserved | None]:
     """
 
     def derive() -> Unserved | None:
-        for name in need(pod.gpu_request):
+        for name in need(counted_request(pod)):
             if need(pod.cluster.offers.is_served(name)):
                 continue
             nodes = need(pod.cluster.offers.nodes)

@@ -103,7 +103,7 @@ def _label(node: "Node", hardware: int | None) -> Count | None:
 def _capacity(node: "Node", _: int | None) -> Count | None:
     """Count the resources in capacity that the plugin serves, against what its configuration makes of the GPUs."""
     plugin = node.plugin
-    if need(plugin.is_dra_only) or need(plugin.is_partitioned):
+    if need(plugin.is_dra_only) or need(plugin.is_partitioned) or need(plugin.other) is not None:
         return None
     serving = need(plugin.serving).resources
     if not serving:

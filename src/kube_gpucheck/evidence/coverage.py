@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence.allocation import PLUGIN_FOLDER
 from kube_gpucheck.evidence.kubeletroot import kubelet_paths
 from kube_gpucheck.evidence.readings import attempt, need
-from kube_gpucheck.evidence.stack import Component
+from kube_gpucheck.evidence.stack import PLUGIN_FOLDER, Component
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
@@ -53,7 +52,8 @@ def uncovered(daemonset: "DaemonSet") -> Reading[tuple[Uncovered, ...]]:
 
     def derive() -> tuple[Uncovered, ...]:
         cluster = daemonset.cluster
-        others = [one for one in need(cluster.stack.device_plugins) if one is not daemonset]
+        every = (*need(cluster.stack.device_plugins), *need(cluster.stack.other_plugins))
+        others = [one for one in every if one is not daemonset]
         found = []
         for node in need(cluster.gpu_nodes):
             mine = need(daemonset.rejection(node))
@@ -87,15 +87,22 @@ def covered_count(daemonset: "DaemonSet") -> Reading[int]:
 def servers(cluster: "Cluster") -> Reading[tuple[str, ...]]:
     """Return what serves GPUs in a cluster, the first kind that is found; empty if nothing does.
 
-    In order: device-plugin DaemonSets, DRA plugins, device plugins in pods of another kind, services of node images,
-    and DaemonSets of an unknown make that reach the kubelet's plugin folder on nodes that offer GPUs.
+    In order: device-plugin DaemonSets, DRA plugins, those of another make, device plugins in pods of another kind,
+    services of node images, DaemonSets of an unknown make that reach the kubelet's plugin folder on nodes that offer
+    GPUs, and whatever else makes a kubelet offer them.
     """
 
     def derive() -> tuple[str, ...]:
-        stack = (*need(cluster.stack.device_plugins), *need(cluster.stack.dra_plugins))
+        plugins = cluster.stack
+        stack = (*need(plugins.device_plugins), *need(plugins.dra_plugins), *need(plugins.other_plugins))
         if stack:
             return tuple(f"DaemonSet {one.namespace}/{one.name}" for one in stack)
-        kinds = {Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN, Component.DRA_KUBELET_PLUGIN}
+        kinds = {
+            Component.DEVICE_PLUGIN,
+            Component.PROVIDER_DEVICE_PLUGIN,
+            Component.OTHER_DEVICE_PLUGIN,
+            Component.DRA_KUBELET_PLUGIN,
+        }
         pods = [
             pod for pod in need(cluster.readable_pods) if need(pod.component) in kinds and not need(pod.is_finished)
         ]
@@ -120,6 +127,7 @@ def servers(cluster: "Cluster") -> Reading[tuple[str, ...]]:
             need(daemonset.object)  # a malformed one might be what serves
         for pod in need(cluster.pods):
             need(pod.outline)
-        return tuple(f"DaemonSet {one.namespace}/{one.name}" for one in unknown)
+        found = tuple(f"DaemonSet {one.namespace}/{one.name}" for one in unknown)
+        return found or tuple(f"something unknown on {node.name}, whose kubelet offers GPUs" for node in offering)
 
     return attempt(derive)

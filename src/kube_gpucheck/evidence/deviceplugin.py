@@ -26,7 +26,7 @@ from kube_gpucheck.evidence.sharing import (
     choose_entry,
     parse_config,
 )
-from kube_gpucheck.evidence.stack import Component, UnreadSharing
+from kube_gpucheck.evidence.stack import Component, UnreadSharing, component_of
 from kube_gpucheck.model import Missing, MissingKind, Reading, Seen
 
 if TYPE_CHECKING:
@@ -122,6 +122,37 @@ class DevicePlugin:
             )
         )
 
+    @derived
+    def others(self) -> "tuple[Pod, ...]":
+        """The pods on this node that are device plugins of another make, and have neither ended nor are leaving."""
+        return tuple(
+            pod
+            for pod in need(self.node.pods)
+            if need(pod.component) is Component.OTHER_DEVICE_PLUGIN
+            and not need(pod.is_finished)
+            and not need(pod.is_leaving)
+        )
+
+    @derived
+    def other(self) -> str | None:
+        """What serves GPUs here by rules that are not NVIDIA's plugin's, in a reader's words; None if nothing does.
+
+        A device plugin of another make; or, where no pod is one, whatever makes the kubelet offer GPUs, for it takes
+        them from allocatable when whoever served them has gone.
+        """
+        if need(self.pods):
+            return None
+        if need(self.is_host_service):
+            return None
+        for pod in need(self.others):
+            return f"{pod.namespace}/{pod.name}, a device plugin of another make,"
+        return "something that is no pod of the node" if any(need(self.node.allocatable).values()) else None
+
+    @derived
+    def is_host_service(self) -> bool:
+        """Whether the node's image is known to serve GPUs by a service of its own."""
+        return HOST_SERVICE.search(need(self.node.object).status.node_info.os_image) is not None
+
     def log(self, pod: "Pod") -> Reading[PluginLog]:
         """Return what the log of a plugin's pod proves."""
         known = self.node.cluster.plugin_logs
@@ -144,14 +175,15 @@ class DevicePlugin:
         """
         pods = need(self.pods)
         if not pods:
-            status = need(self.node.object).status
-            if HOST_SERVICE.search(status.node_info.os_image):
-                offered = tuple(name for name, count in need(self.node.allocatable).items() if count)
+            offered = tuple(name for name, count in need(self.node.allocatable).items() if count)
+            if need(self.is_host_service):
                 return Serving(
                     offered,
                     "a service of the node's image",
                     None if offered else "the node image's service offers nothing",
                 )
+            if need(self.other) is not None and offered:
+                return Serving(offered, "allocatable")
             return Serving((), "", "no device-plugin pod is on the node")
         found: dict[str, None] = {}
         proof = problem = ""
@@ -217,13 +249,18 @@ class DevicePlugin:
     def contested(self) -> dict[str, tuple[str, ...]]:
         """Resources that plugins of more than one owner serve or mean to serve on this node, with their pods."""
         claims: dict[str, dict[str, str]] = {}
-        for pod in need(self.pods):
+        for pod in (*need(self.pods), *need(self.others)):
             owner = next((one.uid for one in need(pod.object).metadata.owner_references if one.controller), pod.name)
             for resource in self._claimed(pod):
                 claims.setdefault(resource, {}).setdefault(owner, f"{pod.namespace}/{pod.name}")
         return {resource: tuple(owners.values()) for resource, owners in claims.items() if len(owners) > 1}
 
     def _claimed(self, pod: "Pod") -> tuple[str, ...]:
+        if need(pod.component) is Component.OTHER_DEVICE_PLUGIN:
+            container = main_container(need(pod.object).spec)
+            named = setting(container, "--resource-name", "")
+            is_fork = component_of(container) is Component.DEVICE_PLUGIN
+            return (named,) if named else (DEFAULT_RESOURCE,) if is_fork else ()
         if need(is_running(pod)):
             log = self.log(pod)
             if isinstance(log, Missing) and log.kind is not MissingKind.NOT_ASKED:

@@ -130,11 +130,17 @@ class Holdings:
 
     @derived
     def excess(self) -> tuple[Excess, ...]:
-        """The resources of which pods hold more than is allocatable, in order of name."""
+        """The resources of which pods hold more than is allocatable, in order of name.
+
+        Beside a device plugin of another make, names that the node does not offer are left to its own scheduler.
+        """
         allocatable = nvidia_resources(need(self.node.object).status.allocatable)
+        others = bool(need(self.node.plugin.others))
         found = []
         for name, holders in sorted(need(self.node.kubelet.holders).items()):
             held = sum(count for _, count in holders)
+            if others and name not in allocatable:
+                continue
             if name.startswith(NVIDIA_DOMAIN) and held > allocatable.get(name, 0):
                 who = tuple(f"{pod.namespace}/{pod.name} ({count})" for pod, count in holders)
                 found.append(Excess(name, held, allocatable.get(name, 0), who))

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kube_gpucheck.evidence.allocation import PLUGIN_FOLDER
 from kube_gpucheck.evidence.documents import PodSpec
 from kube_gpucheck.evidence.podstate import is_running, live_pods
 from kube_gpucheck.evidence.readings import attempt, need
+from kube_gpucheck.evidence.stack import PLUGIN_FOLDER
 from kube_gpucheck.model import Missing, MissingKind, Reading
 
 if TYPE_CHECKING:

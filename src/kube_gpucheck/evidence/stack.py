@@ -2,7 +2,8 @@
 
 Sources: container commands and images of k8s-device-plugin (0.12 to 0.20), gpu-feature-discovery (to 0.8),
 node-feature-discovery (0.8 to 0.20), dcgm-exporter (3.1 to 4.8), gpu-operator (22.9 to 26.7: assets/ and
-manifests/), dra-driver-nvidia-gpu, GKE's nvidia-gpu-device-plugin (upstream-facts §1.2, §5, §7.1, §8, §9).
+manifests/), dra-driver-nvidia-gpu, GKE's nvidia-gpu-device-plugin (upstream-facts §1.2, §5, §7.1, §8, §9);
+HAMi 2.9 (charts/hami) and volcano-vgpu-device-plugin 1.12 (deployments/static).
 """
 
 import enum
@@ -31,6 +32,7 @@ class Component(enum.Enum):
 
     DEVICE_PLUGIN = "device plugin"
     PROVIDER_DEVICE_PLUGIN = "the provider's device plugin"
+    OTHER_DEVICE_PLUGIN = "device plugin of another make"
     GFD = "GPU Feature Discovery"
     NFD_WORKER = "NFD worker"
     NFD_MASTER = "NFD master"
@@ -141,6 +143,20 @@ _PLUGIN_IMAGES: Final = frozenset({"k8s-device-plugin", "nvidia-device-plugin"})
 """Images of plugin, GFD and config-manager alike, whose own entry point is the device plugin."""
 _OTHER_VENDORS: Final = frozenset({"rocm", "amd", "intel", "habana", "habanalabs", "cambricon", "mthreads", "enflame"})
 """Makers whose device plugins are called k8s-device-plugin too (rocm/k8s-device-plugin)."""
+_FORKS_FLAGS: Final = (
+    "--disable-core-limit",
+    "--device-split-count",
+    "--device-memory-scaling",
+    "--device-cores-scaling",
+)
+_FORKS_VARIABLE: Final = "HOOK_PATH"
+"""By which a plugin that divides GPUs by itself is told from NVIDIA's, whose program its own is called after."""
+_OTHERS_VARIABLES: Final = ("NVIDIA_VISIBLE_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", _FORKS_VARIABLE)
+_OTHERS_WORDS: Final = re.compile(r"v?gpu|nvidia|cuda", re.IGNORECASE)
+"""A variable or a word of its name, image or program says that a plugin of an unknown make deals with NVIDIA's GPUs."""
+PLUGIN_FOLDER: Final = "device-plugins"
+"""The kubelet's folder in which every device plugin registers, below its root. Source: Kubernetes, "Device Plugins"."""
+_KNOWN_OTHERWISE: Final = re.compile(r"sandbox|kubevirt|kata|rdma|sriov|exporter|discovery", re.IGNORECASE)
 DEPLOY_PREFIX: Final = "nvidia.com/gpu.deploy."
 """The labels by which the GPU Operator lets its operands onto a node. Source: gpu-operator state_manager.go."""
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "busybox"})
@@ -185,12 +201,38 @@ def _component(told: "tuple[str, str, tuple[str, ...], tuple[str, ...], str | No
 
 
 def recognise(spec: PodSpec) -> Component | None:
-    """Return what a pod is of the GPU stack by its first container that is any of it, None if none is."""
+    """Return what a pod is of the GPU stack by its first container that is any of it, None if none is.
+
+    A pod that is none of it, mounts the kubelet's folder of device plugins and deals with NVIDIA's GPUs is a device
+    plugin of another make; so is one whose plugin divides GPUs by itself.
+    """
     for container in spec.containers:
         component = component_of(container)
+        if component is Component.DEVICE_PLUGIN and _is_fork(container):
+            return Component.OTHER_DEVICE_PLUGIN
         if component is not None:
             return component
-    return None
+    return Component.OTHER_DEVICE_PLUGIN if any(_is_others(spec, one) for one in spec.containers) else None
+
+
+def _is_fork(container: Container) -> bool:
+    words = (*(container.command or ()), *(container.args or ()))
+    told = any(word.partition("=")[0] in _FORKS_FLAGS for word in words)
+    return told or any(one.name == _FORKS_VARIABLE for one in container.env or ())
+
+
+def _is_others(spec: PodSpec, container: Container) -> bool:
+    """Tell whether a container is a device plugin for NVIDIA's GPUs that is of no make known here."""
+    image = repository_of(container.image).rpartition("/")[2]
+    words = " ".join((container.name, image, *(container.command or ())))
+    if not (_OTHERS_WORDS.search(words) or any(one.name in _OTHERS_VARIABLES for one in container.env or ())):
+        return False
+    vendors = re.split(r"[/._-]", f"{repository_of(container.image)}/{container.name}".lower())
+    if _KNOWN_OTHERWISE.search(words) or not _OTHER_VENDORS.isdisjoint(vendors):
+        return False
+    mounted = {one.name for one in container.volume_mounts or ()}
+    paths = (one.host_path.path.rstrip("/") for one in spec.volumes or () if one.host_path and one.name in mounted)
+    return any(posixpath.basename(path) == PLUGIN_FOLDER for path in paths)
 
 
 def repository_of(image: str) -> str:
@@ -293,6 +335,11 @@ class Stack:
         """The DaemonSets that are device plugins, NVIDIA's or the provider's."""
         kinds = {Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN}
         return tuple(one for one in need(self.daemonsets) if one.component in kinds)
+
+    @derived
+    def other_plugins(self) -> "tuple[DaemonSet, ...]":
+        """The DaemonSets that are device plugins of another make, which divide or name GPUs by rules of their own."""
+        return self.of(Component.OTHER_DEVICE_PLUGIN)
 
     @derived
     def feature_discoveries(self) -> "tuple[DaemonSet, ...]":

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence.allocation import nvidia_resources
-from kube_gpucheck.evidence.documents import Container, ContainerStatus, PodSpec
+from kube_gpucheck.evidence.allocation import NVIDIA_DOMAIN
+from kube_gpucheck.evidence.documents import Container, ContainerStatus, EnvironmentVariable, PodSpec
 from kube_gpucheck.evidence.engine import not_asked
 from kube_gpucheck.evidence.pluginlog import brief
+from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.model import Missing, MissingKind, Reading
 
@@ -297,10 +298,25 @@ def unasking_containers(spec: PodSpec) -> tuple[Container, ...]:
 
 
 def _asks(container: Container) -> bool:
+    """Tell whether a container asks for GPUs: by a resource, under whatever name, by a claim, or by a scheduler's word.
+
+    Schedulers that divide GPUs give a container its part by a variable from a ConfigMap of theirs. Source: Run:ai and
+    KAI-Scheduler, pkg/binder/common/gpusharingconfigmap.
+    """
     resources = container.resources
-    return bool(resources.claims) or any(
-        count for asked in (resources.requests, resources.limits) for count in nvidia_resources(asked or {}).values()
-    )
+    if resources.claims or any(_is_given(one) for one in container.env or ()):
+        return True
+    asked = [*(resources.requests or {}).items(), *(resources.limits or {}).items()]
+    return any(whole(count) for name, count in asked if name.startswith(NVIDIA_DOMAIN) or _OTHERS_NAMES.search(name))
+
+
+def _is_given(variable: EnvironmentVariable) -> bool:
+    source = variable.value_from
+    return variable.name == VISIBLE and source is not None and source.config_map_key_ref is not None
+
+
+_OTHERS_NAMES: Final = re.compile(r"/v?gpu\b|/v?gpu-")
+"""Resources of other makes for NVIDIA's GPUs, as volcano.sh/vgpu-number and aliyun.com/gpu-mem."""
 
 
 def _log_asked(pod: "Pod", container: Container) -> bool:
