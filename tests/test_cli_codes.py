@@ -1,5 +1,7 @@
 """`gpucheck explain` of the driver's codes."""
 
+import re
+
 import pytest
 
 from kube_gpucheck.cli import main
@@ -60,9 +62,11 @@ def test_codes_of_nvml_and_cuda_are_pages_among_others(capsys: pytest.CaptureFix
 
 
 def test_a_label_is_a_page_whatever_its_profile_and_value(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = said(capsys, "label", "nvidia.com/mig-1g.10gb.me.count=7", "label", "cuda.driver.major")
+    keys = ("nvidia.com/mig-1g.10gb.me.count=7", "cuda.driver.major", "pci-0302_10de.present")
+    status, out, _ = said(capsys, *(word for key in keys for word in ("label", key)))
 
     assert status == 0
+    assert "LABEL feature.node.kubernetes.io/pci-0302_10de.present a PCI function of NVIDIA's of this class" in out
     assert "LABEL nvidia.com/mig-1g.10gb.me.count=7 number of MIG devices of this profile" in out
     assert "written by GPU Feature Discovery" in out
     assert "deprecated, in place of it nvidia.com/cuda.driver-version.major" in out
@@ -71,7 +75,7 @@ def test_a_label_is_a_page_whatever_its_profile_and_value(capsys: pytest.Capture
 
 def test_every_label_of_the_table_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     keys = [one.key.replace("<profile>", "1g.5gb").replace("<class>", "0302") for one in labels()]
-    keys = [key.replace("<operand>", "dcgm") for key in keys]
+    keys = [re.sub("<[a-z]+>", "dcgm", key) for key in keys]
     status, out, _ = said(capsys, *(word for key in keys for word in ("label", key)))
 
     assert status == 0

@@ -94,7 +94,7 @@ def _xid(code: int) -> str:
 
 def _label(told: str) -> str:
     key, _, value = told.partition("=")
-    found = label_of(key) or label_of(f"nvidia.com/{key}")
+    shown, found = next(((one, label) for one in _spellings(key) if (label := label_of(one))), (key, None))
     if found is None:
         near = [one.key for one in labels() if key and key.rpartition("/")[2] in one.key]
         more = f"; of those that are, like it: {', '.join(near[:5])}" if near else ""
@@ -103,7 +103,6 @@ def _label(told: str) -> str:
     since = [("since", f"GFD {found.since}")] if found.since != "0.0" else []
     gone = [("until", f"GFD {found.until}")] if found.until else []
     new = [("deprecated, in place of it", found.instead)] if found.instead else []
-    shown = key if "/" in key else f"nvidia.com/{key}"
     return listing.code_page(
         f"LABEL {shown}{f'={value}' if value else ''}",
         text=found.says,
@@ -114,6 +113,11 @@ def _label(told: str) -> str:
         source="k8s-device-plugin, docs/gpu-feature-discovery and internal/lm; node-feature-discovery; gpu-operator",
         width=width(),
     )
+
+
+def _spellings(key: str) -> tuple[str, ...]:
+    """Return a key as it was typed, and with the domains that are left out in talk."""
+    return (key,) if "/" in key else (f"nvidia.com/{key}", f"feature.node.kubernetes.io/{key}")
 
 
 _LABEL_JUDGES: Final = {

@@ -187,7 +187,7 @@ class Label(msgspec.Struct, frozen=True):
     @property
     def pattern(self) -> re.Pattern[str]:
         """The expression that the whole of a node's key matches."""
-        return re.compile(_BLANK.sub("[A-Za-z0-9.+-]{1,100}?", re.escape(self.key)))
+        return re.compile(_BLANK.sub("[A-Za-z0-9._+-]{1,100}?", re.escape(self.key)))
 
 
 _BLANK: Final = re.compile(r"<[a-z]+>")
