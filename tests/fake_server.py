@@ -10,6 +10,7 @@ import msgspec
 from kube_gpucheck.collect.api import Api
 from kube_gpucheck.collect.connection import ConnectionFailedError, FailureKind
 from kube_gpucheck.collect.waiting import Deadline, Patience
+from kube_gpucheck.collect.workers import Workers
 
 DATE = "Tue, 24 Nov 2026 00:13:31 GMT"
 
@@ -65,6 +66,7 @@ class FakeServer:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float,
+        deadline: Deadline | None = None,
     ) -> FakeAnswer:
         self.asked.append((path, query or {}))
         self.headers.append(headers or {})
@@ -95,6 +97,10 @@ def hasty(pauses: list[float] | None = None, *, attempts: int = 3) -> Patience:
 
 def api_of(server: FakeServer, pauses: list[float] | None = None, *, limit_s: float = 60.0) -> Api:
     return Api(server, deadline=Deadline(limit_s), patience=hasty(pauses))
+
+
+def workers(count: int = 2) -> Workers:
+    return Workers(count, Deadline(60.0))
 
 
 def document(value: Any) -> Reply:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -291,6 +292,64 @@ def test_serving_ends_with_a_signal_and_takes_its_kubeconfig_away(tmp_path: Path
         assert cli.main(["run", "--kubeconfig", str(served.kubeconfig), "-q"]) == 1
         assert served.end(how) == (0, "")
     assert not served.kubeconfig.exists()
+
+
+class Begun:
+    """A `gpucheck` in a process of its own, with a temporary folder of its own, that has said something."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+        environment = {**os.environ, "TMPDIR": str(self.scratch)}
+        # whoever starts the tests in the background has Ctrl-C ignored, and so have their children
+        heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        command = [sys.executable, "-c", f"{heeding}; from kube_gpucheck.cli import main; sys.exit(main())", *arguments]
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr is not None
+        self._process.stderr.readline()
+
+    def end(self, how: signal.Signals) -> tuple[int, str, float]:
+        """Send a signal twice; return exit status, last words, and the seconds that they took."""
+        began = time.monotonic()
+        self._process.send_signal(how)
+        threading.Event().wait(0.02)
+        self._process.send_signal(how)
+        try:
+            _, err = self._process.communicate(timeout=20)
+        finally:
+            self._process.kill()
+        return self._process.returncode, err, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (signal.SIGINT, "gpucheck: interrupted"),
+        (signal.SIGTERM, "gpucheck: interrupted (SIGTERM)"),
+        (signal.SIGHUP, "gpucheck: interrupted (SIGHUP)"),
+    ],
+)
+@pytest.mark.parametrize("kept", [(), ("--bundle", "b.tar.gz"), ("--bundle", "b")])
+def test_a_signal_ends_a_run_at_once_and_leaves_no_evidence_behind(
+    tmp_path: Path, how: signal.Signals, words: str, kept: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with serving(tmp_path, "complete", "--fault", "stall:pods") as served:
+        option = [*kept[:1], *(str(out / name) for name in kept[1:])]
+        run = Begun(tmp_path, "run", "--kubeconfig", str(served.kubeconfig), *option)
+        status, err, seconds = run.end(how)
+    assert (status, err.splitlines()[-1]) == (3, words)
+    assert "Traceback" not in err
+    assert seconds < 10  # the server is silent for 60
+    assert list(out.iterdir()) == []
+    assert list(run.scratch.iterdir()) == []
 
 
 def test_a_generated_cluster_is_served_and_its_broken_node_found(

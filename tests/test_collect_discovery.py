@@ -1,10 +1,8 @@
 """What a server serves: from one aggregated document, or from the old ones; what cannot be told is unknown."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
-from fake_server import FakeServer, Reply, Route, api_of, discovery, document, status
+from fake_server import FakeServer, Reply, Route, api_of, discovery, document, status, workers
 from kube_gpucheck.collect.discovery import Discovery, read_discovery, read_version
 from kube_gpucheck.evidence.bundle import GroupRecord
 from kube_gpucheck.model import MissingKind
@@ -12,7 +10,7 @@ from kube_gpucheck.model import MissingKind
 
 def read(routes: dict[str, Route]) -> tuple[FakeServer, Discovery]:
     server = FakeServer(routes)
-    with ThreadPoolExecutor(2) as pool:
+    with workers(2) as pool:
         return server, read_discovery(api_of(server), pool, "v1.36.2")
 
 
@@ -128,4 +126,4 @@ def test_a_document_that_was_garbled_once_is_read_the_second_time() -> None:
     ("content", "version"), [(b'{"gitVersion":"v1.2.3"}', "v1.2.3"), (b"{}", ""), (b"<", ""), (b"", "")]
 )
 def test_a_server_that_says_no_version_has_none(content: bytes, version: str) -> None:
-    assert read_version(api_of(FakeServer({"/version": Reply(content=content)}))) == version
+    assert read_version(api_of(FakeServer({"/version": Reply(content=content)})), workers()) == version

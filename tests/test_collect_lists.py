@@ -1,14 +1,13 @@
 """Lists: pages, tokens that expire, what is pruned and replaced on the way, and no half list on disk."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from fake_server import FakeServer, Reply, Route, api_of, document, list_of, status
+from fake_server import FakeServer, Reply, Route, api_of, document, list_of, status, workers
 from kube_gpucheck.collect.api import RefusedError
 from kube_gpucheck.collect.connection import FailureKind
 from kube_gpucheck.collect.lists import PAGE_ITEMS, ListRequest, Lists
@@ -34,7 +33,7 @@ def read(
     redactor: Redactor | None = None,
 ) -> tuple[FakeServer, dict[str, RefusedError | None]]:
     server = FakeServer(routes)
-    with ThreadPoolExecutor(4) as pool:
+    with workers(4) as pool:
         lists = Lists(
             api_of(server),
             pool,
@@ -281,6 +280,9 @@ class Told:
 
     def advance(self, done: int, total: int | None) -> None:
         self.words.append((done, total))
+
+    def wait(self) -> None:
+        pass
 
     def end(self, said: str) -> None:
         self.words.append(("end", said))

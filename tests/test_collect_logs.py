@@ -1,10 +1,8 @@
 """Containers' logs: what is asked for, the end that is kept, and errors that come in a log's place."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
-from fake_server import FakeServer, Reply, api_of, status
+from fake_server import FakeServer, Reply, api_of, status, workers
 from kube_gpucheck.collect.api import RefusedError
 from kube_gpucheck.collect.logs import TAIL_BYTES, TAIL_LINES, path_of, read_logs
 from kube_gpucheck.model import MissingKind
@@ -14,7 +12,7 @@ LOG = "/api/v1/namespaces/a/pods/p/log"
 
 def read(reply: Reply, name: str = "a/p/c") -> tuple[FakeServer, bytes | RefusedError]:
     server = FakeServer({LOG: reply})
-    with ThreadPoolExecutor(2) as pool:
+    with workers(2) as pool:
         [(named, answer)] = read_logs(api_of(server), pool, [name])
     assert named == name
     return server, answer
@@ -87,7 +85,7 @@ def test_a_log_that_tells_of_such_an_error_is_a_log() -> None:
 def test_many_logs_come_in_the_order_of_their_names() -> None:
     names = [f"a/p{number}/c" for number in range(50)]
     server = FakeServer({f"/api/v1/namespaces/a/pods/p{n}/log": Reply(content=b"%d" % n) for n in range(0, 50, 2)})
-    with ThreadPoolExecutor(8) as pool:
+    with workers(8) as pool:
         found = list(read_logs(api_of(server), pool, names))
 
     assert [name for name, _ in found] == names

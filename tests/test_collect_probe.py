@@ -1,11 +1,9 @@
 """What probes on the nodes report: found by label, decoded once, split into the bundle's files."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import msgspec
 import pytest
 
-from fake_server import FakeServer, Reply, api_of, list_of, status
+from fake_server import FakeServer, Reply, api_of, list_of, status, workers
 from kube_gpucheck.collect.api import RefusedError
 from kube_gpucheck.collect.probe import SELECTOR, files_of, find_probes, read_reports
 from kube_gpucheck.evidence.nodereport import REPORT_FORMAT, NodeReport, encode_report
@@ -31,7 +29,7 @@ def report(node: str = "n1") -> NodeReport:
 
 def read(reply: Reply) -> NodeReport | RefusedError:
     server = FakeServer({f"{PODS}/gpucheck-probe-n1/log": reply})
-    with ThreadPoolExecutor(2) as pool:
+    with workers(2) as pool:
         [(node, answer)] = read_reports(api_of(server), pool, {"n1": "gpucheck-probe-n1"})
     assert node == "n1"
     assert server.asked == [(f"{PODS}/gpucheck-probe-n1/log", {"container": "probe"})]
@@ -45,18 +43,18 @@ def test_probes_are_found_by_their_labels_on_every_page() -> None:
     }
     server = FakeServer({PODS: lambda query: pages[query.get("continue", "")]})
 
-    assert find_probes(api_of(server)) == {f"n{number}": f"gpucheck-probe-n{number}" for number in (1, 2, 3)}
+    assert find_probes(api_of(server), workers()) == {f"n{number}": f"gpucheck-probe-n{number}" for number in (1, 2, 3)}
     assert server.asked[0][1]["labelSelector"] == SELECTOR
 
 
 @pytest.mark.parametrize("reply", [Reply(content=b"<"), status(403, "no"), list_of([5])])
 def test_probes_that_cannot_be_listed_are_told_so(reply: Reply) -> None:
     with pytest.raises(RefusedError):
-        find_probes(api_of(FakeServer({PODS: reply})))
+        find_probes(api_of(FakeServer({PODS: reply})), workers())
 
 
 def test_a_pod_of_no_proper_node_is_passed_by() -> None:
-    assert find_probes(api_of(FakeServer({PODS: list_of([probe("../n"), probe("")])}))) == {}
+    assert find_probes(api_of(FakeServer({PODS: list_of([probe("../n"), probe("")])})), workers()) == {}
 
 
 def test_a_report_becomes_the_bundles_files_under_proper_names_only() -> None:

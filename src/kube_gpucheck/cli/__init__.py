@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Final
 
-from kube_gpucheck.cli import streams
+from kube_gpucheck.cli import signals, streams
 from kube_gpucheck.cli.arguments import make_parser, refuse_later
 from kube_gpucheck.errors import GpucheckError, UsageError
 from kube_gpucheck.model import EXIT_USAGE
@@ -21,6 +21,12 @@ EXIT_ERROR: Final = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status. Writes to standard output and error, and the files asked for."""
     streams.prepare()
+    with signals.heeded() as heard:
+        return _guarded(arguments, heard)
+
+
+def _guarded(arguments: Sequence[str] | None, heard: list[str]) -> int:
+    """Return the exit status of the command, whatever becomes of it. `heard`: the signal that ended it."""
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except UsageError as error:
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         streams.note(f"the output cannot be written: {error.strerror or error}")
         return EXIT_ERROR
     except KeyboardInterrupt:
-        streams.note("interrupted")
+        streams.note("interrupted" if heard in ([], ["SIGINT"]) else f"interrupted ({heard[0]})")
         return EXIT_ERROR
     except Exception:  # noqa: BLE001  the last line of defence: Python would exit 1, which means a faulty cluster
         traceback.print_exc()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from kube_gpucheck.cli.signals import ENDING
 from kube_gpucheck.cli.sources import Recorded, named_after
 from kube_gpucheck.cli.streams import show
 from kube_gpucheck.errors import UsageError
@@ -22,7 +23,7 @@ _HIGHEST_PORT = 65535
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C or SIGTERM. Writes the kubeconfig once the server answers, and removes it at the end.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP. Writes the kubeconfig once the server answers, and removes it at the end.
 
     Raises:
         UsageError: an option is wrong, or the kubeconfig is somebody else's file.
@@ -51,8 +52,9 @@ def serve(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _until_signalled(ended: threading.Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the serving, not the program."""
-    before = {one: signal.signal(one, lambda *_: ended.set()) for one in (signal.SIGINT, signal.SIGTERM)}
+    """Let the signals that end the command end the serving instead."""
+    heeded = [one for one in ENDING if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {one: signal.signal(one, lambda *_: ended.set()) for one in heeded}
     try:
         yield
     finally:

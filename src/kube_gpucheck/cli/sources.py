@@ -99,8 +99,10 @@ def _keep(folder: Path | None, wanted: Path, *, packed: bool) -> None:
             wanted.rmdir()
         folder.rename(wanted)
         return
-    with tarfile.open(wanted, "x:gz", compresslevel=5) as archive:
+    whole = folder.parent / wanted.name  # an archive whose packing is interrupted goes with the room
+    with tarfile.open(whole, "x:gz", compresslevel=5) as archive:
         archive.add(folder, arcname=wanted.name.split(".", 1)[0])
+    whole.rename(wanted)
 
 
 def named_after(origin: str) -> str:

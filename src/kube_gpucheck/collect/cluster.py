@@ -5,7 +5,6 @@ nothing to judge ends the collection. docs/collecting.md tells the order and the
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from kube_gpucheck.collect.probe import files_of, find_probes, read_reports
 from kube_gpucheck.collect.progress import SILENT, Progress
 from kube_gpucheck.collect.survey import Survey
 from kube_gpucheck.collect.waiting import PATIENT, Deadline, Patience
+from kube_gpucheck.collect.workers import Workers
 from kube_gpucheck.errors import GpucheckError, UsageError
 from kube_gpucheck.evidence.bundle import BUNDLE_FORMAT, Asked, Manifest, RunRecord
 from kube_gpucheck.evidence.names import NEVER, is_kind, is_name
@@ -111,9 +111,10 @@ def collect(  # noqa: PLR0913  one front door; all but the first two are named
     """
     _refuse(ask)
     writer = BundleWriter(folder, hashed=hashed)
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="collect")
+    deadline = Deadline(timeout_s)
+    pool = Workers(THREADS, deadline, progress=progress)
     try:
-        api = Api(connection, deadline=Deadline(timeout_s), patience=patience)
+        api = Api(connection, deadline=deadline, patience=patience)
         collection = _Collection(api, pool, writer, progress=progress)
         asked = collection.read(ask, pod, host, reuse)
         when = api.clock or run.gathered_at
@@ -135,7 +136,7 @@ def collect(  # noqa: PLR0913  one front door; all but the first two are named
         writer.abandon()
         raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.close()
 
 
 def _refuse(ask: Asked | None) -> None:
@@ -151,7 +152,7 @@ def _refuse(ask: Asked | None) -> None:
 class _Collection:
     """One cluster on its way into one bundle."""
 
-    def __init__(self, api: Api, pool: ThreadPoolExecutor, writer: BundleWriter, *, progress: Progress) -> None:
+    def __init__(self, api: Api, pool: Workers, writer: BundleWriter, *, progress: Progress) -> None:
         self._api = api
         self._pool = pool
         self._writer = writer
@@ -200,7 +201,7 @@ class _Collection:
             GpucheckError: there is none.
         """
         try:
-            return read_version(self._api)
+            return read_version(self._api, self._pool)
         except RefusedError as refusal:
             if refusal.status is None or refusal.status == _UNAUTHORIZED:
                 raise _unusable(self._api.connection, refusal) from refusal
@@ -291,7 +292,8 @@ class _Collection:
             msg = f"'{namespace}/{name}' is no pod's name; write --pod NAMESPACE/NAME"
             raise UsageError(msg)
         try:
-            return self._api.read(f"/api/v1/namespaces/{namespace}/pods/{name}").content
+            path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+            return self._pool.ask(lambda: self._api.read(path)).content
         except RefusedError as refusal:
             if refusal.status == _NOT_FOUND:
                 msg = f"pod '{namespace}/{name}': {refusal.reason}; 'kubectl get pods -n {namespace}' lists them"
@@ -324,7 +326,7 @@ class _Collection:
         if wanted is not None and not wanted:
             return {}, ()
         try:
-            probes = find_probes(self._api)
+            probes = find_probes(self._api, self._pool)
         except RefusedError as refusal:
             for node in sorted(wanted or ()):
                 self._lose("host", refusal, node=node)

@@ -5,13 +5,13 @@ else one a group and version. Source: k8s.io/api/apidiscovery/v2, types.go; clie
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
 from kube_gpucheck.collect import deadlines
 from kube_gpucheck.collect.api import Api, Body, RefusedError
+from kube_gpucheck.collect.workers import Workers
 from kube_gpucheck.evidence.bundle import DiscoveryRecord, GroupRecord
 from kube_gpucheck.model import MissingKind
 
@@ -121,12 +121,12 @@ class Discovery:
         return tuple(f"{path.removesuffix(plural)}namespaces/{namespace}/{plural}" for path in self.paths(kind))
 
 
-def read_discovery(api: Api, pool: ThreadPoolExecutor, version: str) -> Discovery:
+def read_discovery(api: Api, pool: Workers, version: str) -> Discovery:
     """Return what the server serves. A group that cannot be told is one whose resources are unknown."""
     served: dict[str, tuple[_ServedVersion, ...]] = {}
     try:
         for path in ("/api", "/apis"):
-            answer = _read(api, path)
+            answer = _read(api, pool, path)
             if isinstance(answer, _Aggregated):
                 served.update((group.metadata.name, _versions(group)) for group in answer.items)
             else:
@@ -136,31 +136,31 @@ def read_discovery(api: Api, pool: ThreadPoolExecutor, version: str) -> Discover
     return Discovery(version, served)
 
 
-def read_version(api: Api) -> str:
+def read_version(api: Api, pool: Workers) -> str:
     """Return the server's version, "" where it says none.
 
     Raises:
         RefusedError: it cannot be read.
     """
-    body = api.read("/version", timeout_s=deadlines.DISCOVERY_S)
+    body = pool.ask(lambda: api.read("/version", timeout_s=deadlines.DISCOVERY_S))
     try:
         return msgspec.json.decode(body.content, type=_VersionDocument).git_version
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
 
 
-def _read(api: Api, path: str, *, again: bool = True) -> _Answer:
+def _read(api: Api, pool: Workers, path: str, *, again: bool = True) -> _Answer:
     """Return a discovery document, asked for once more where it is garbled.
 
     Raises:
         RefusedError: it cannot be read.
     """
-    body = api.read(path, accept=_AGGREGATED, timeout_s=deadlines.DISCOVERY_S)
+    body = pool.ask(lambda: api.read(path, accept=_AGGREGATED, timeout_s=deadlines.DISCOVERY_S))
     try:
         return _ANSWER.decode(body.content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if again:
-            return _read(api, path, again=False)
+            return _read(api, pool, path, again=False)
         raise RefusedError(MissingKind.UNPARSABLE, f"{path} is no discovery document: {error}") from error
 
 
@@ -173,7 +173,7 @@ def _versions(group: _Group) -> tuple[_ServedVersion, ...]:
     )
 
 
-def _one_by_one(api: Api, pool: ThreadPoolExecutor, answer: _OldGroups | _CoreVersions) -> _Served:
+def _one_by_one(api: Api, pool: Workers, answer: _OldGroups | _CoreVersions) -> _Served:
     """Return the groups of a server that has no aggregated discovery: one request a group and version."""
     if isinstance(answer, _CoreVersions):
         groups: dict[str, list[str]] = {"": list(answer.versions)}
@@ -181,7 +181,11 @@ def _one_by_one(api: Api, pool: ThreadPoolExecutor, answer: _OldGroups | _CoreVe
         groups = {one.name: _in_order(one) for one in answer.groups}
     places = [(name, version) for name, versions in groups.items() for version in versions]
     paths = [f"/apis/{name}/{version}" if name else f"/api/{version}" for name, version in places]
-    found = dict(zip(places, pool.map(lambda path: _resources(api, path), paths), strict=True))
+    answers = pool.each(lambda path: _resources(api, path), paths)
+    found = {
+        place: None if isinstance(answer, RefusedError) else answer
+        for place, answer in zip(places, answers, strict=True)
+    }
     return {
         name: tuple(
             _ServedVersion(version, found[name, version], found[name, version] is not None) for version in versions

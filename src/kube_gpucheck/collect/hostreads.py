@@ -272,6 +272,9 @@ class HostReads:
             return {"error": errno.errorcode.get(error.errno or 0, "EIO")}
         try:
             return _finished(process, min(timeout_s, self.left_s))
+        except BaseException:
+            _end_group(process)  # a session of its own gets no Ctrl-C
+            raise
         finally:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:

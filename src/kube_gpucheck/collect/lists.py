@@ -5,13 +5,14 @@ A list is written whole or not at all. What gpucheck itself made in the cluster 
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final
 
 import msgspec
 
 from kube_gpucheck.collect.api import Api, Body, RefusedError, one_line, words_of
 from kube_gpucheck.collect.progress import Progress
+from kube_gpucheck.collect.workers import Workers
 from kube_gpucheck.evidence.items import UNREADABLE, CommonItem, Item, OtherItem
 from kube_gpucheck.evidence.pruning import prune
 from kube_gpucheck.evidence.redaction import Redactor
@@ -76,7 +77,7 @@ class Lists:
     def __init__(
         self,
         api: Api,
-        pool: ThreadPoolExecutor,
+        pool: Workers,
         writer: BundleWriter,
         *,
         redactor: Redactor,
@@ -145,7 +146,7 @@ class Lists:
         query = {} if whole else {"limit": str(PAGE_ITEMS)}
         if token:
             query["continue"] = token
-        return self._pool.submit(self._api.read, path, query)
+        return self._pool.submit(lambda: self._api.read(path, query))
 
     def _read_path(self, kind: str, path: str, file: ListFile, coming: "Future[Body]") -> None:
         """Write the items of all pages at one path, each page being downloaded while the one before is written.
@@ -158,7 +159,7 @@ class Lists:
         """
         token = ""
         while True:
-            body = coming.result()
+            body = self._pool.wait(coming)
             ahead = _next_page(body.content)
             next_coming = self._ask(path, ahead) if ahead else None
             page = _page_of(body) or self._page_again(path, token)
@@ -178,7 +179,7 @@ class Lists:
         Raises:
             RefusedError: it is garbled again.
         """
-        body = self._ask(path, token).result()
+        body = self._pool.wait(self._ask(path, token))
         page = _page_of(body)
         if page is None:
             reason = words_of(body.content) or _what_is_wrong(body)

@@ -6,11 +6,11 @@ newest lines would be lost. The end is cut out here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from kube_gpucheck.collect import deadlines
 from kube_gpucheck.collect.api import Api, RefusedError, one_line
+from kube_gpucheck.collect.workers import Workers
 from kube_gpucheck.evidence.names import is_name
 from kube_gpucheck.model import MissingKind
 
@@ -30,11 +30,11 @@ _SHORT: Final = 4096
 _PREVIOUS: Final = "previous"
 
 
-def read_logs(api: Api, pool: ThreadPoolExecutor, names: Sequence[str]) -> Iterator[tuple[str, bytes | RefusedError]]:
+def read_logs(api: Api, pool: Workers, names: Sequence[str]) -> Iterator[tuple[str, bytes | RefusedError]]:
     """Yield each log's name with its text, or with why it could not be had; in the order of the names."""
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
-        yield from zip(batch, pool.map(lambda name: _one(api, name), batch), strict=True)
+        yield from zip(batch, pool.each(lambda name: _one(api, name), batch), strict=True)
 
 
 def read_log(api: Api, name: str, *, query: Mapping[str, str] | None = None, tail_bytes: int | None) -> bytes:
@@ -63,11 +63,8 @@ def path_of(name: str) -> str | None:
     return f"cluster/logs/{'_'.join(parts[:3])}{'.previous' if previous else ''}.log"
 
 
-def _one(api: Api, name: str) -> bytes | RefusedError:
-    try:
-        content = read_log(api, name, query={"tailLines": str(TAIL_LINES)}, tail_bytes=TAIL_BYTES)
-    except RefusedError as refusal:
-        return refusal
+def _one(api: Api, name: str) -> bytes:
+    content = read_log(api, name, query={"tailLines": str(TAIL_LINES)}, tail_bytes=TAIL_BYTES)
     if len(content) <= TAIL_BYTES:
         return content
     start = content.find(b"\n", len(content) - TAIL_BYTES) + 1

@@ -6,13 +6,13 @@ A probe's pod runs on one node; its log is one block (`evidence/block.py`) that 
 
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
 from kube_gpucheck.collect.api import Api, RefusedError
 from kube_gpucheck.collect.logs import read_log
+from kube_gpucheck.collect.workers import Workers
 from kube_gpucheck.evidence.block import BlockError
 from kube_gpucheck.evidence.names import is_name
 from kube_gpucheck.evidence.nodereport import NodeReport, decode_report
@@ -48,7 +48,7 @@ class _Pods(msgspec.Struct, frozen=True):
     metadata: _More = _More()
 
 
-def find_probes(api: Api) -> Mapping[str, str]:
+def find_probes(api: Api, pool: Workers) -> Mapping[str, str]:
     """Return the probe's pods by their node, in order of the nodes.
 
     Raises:
@@ -57,7 +57,8 @@ def find_probes(api: Api) -> Mapping[str, str]:
     found: dict[str, str] = {}
     query = {"labelSelector": SELECTOR, "limit": _PAGE}
     while True:
-        body = api.read(f"/api/v1/namespaces/{NAMESPACE}/pods", query)
+        asked = dict(query)
+        body = pool.ask(lambda asked=asked: api.read(f"/api/v1/namespaces/{NAMESPACE}/pods", asked))  # type: ignore[misc]  # bound now
         try:
             page = msgspec.json.decode(body.content, type=_Pods)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -71,14 +72,12 @@ def find_probes(api: Api) -> Mapping[str, str]:
         query["continue"] = page.metadata.next_page
 
 
-def read_reports(
-    api: Api, pool: ThreadPoolExecutor, probes: Mapping[str, str]
-) -> Iterator[tuple[str, NodeReport | RefusedError]]:
+def read_reports(api: Api, pool: Workers, probes: Mapping[str, str]) -> Iterator[tuple[str, NodeReport | RefusedError]]:
     """Yield each node with its report, or with why there is none."""
     nodes = list(probes)
     for start in range(0, len(nodes), _BATCH):
         batch = nodes[start : start + _BATCH]
-        yield from zip(batch, pool.map(lambda node: _report(api, node, probes[node]), batch), strict=True)
+        yield from zip(batch, pool.each(lambda node: _report(api, node, probes[node]), batch), strict=True)
 
 
 def files_of(report: NodeReport) -> Iterator[tuple[str, bytes]]:

@@ -21,6 +21,9 @@ class Progress(Protocol):
     def advance(self, done: int, total: int | None) -> None:
         """Say how much of it has come; `total` is None where nobody knows it."""
 
+    def wait(self) -> None:
+        """Say that nothing has come; called about once a second."""
+
     def end(self, said: str) -> None:
         """Say what came of it."""
 
@@ -32,6 +35,9 @@ class _Silent:
         pass
 
     def advance(self, done: int, total: int | None) -> None:
+        pass
+
+    def wait(self) -> None:
         pass
 
     def end(self, said: str) -> None:
@@ -63,6 +69,12 @@ class Lines:
         if self._clock() - self._last >= self.EVERY_S:
             self._last = self._clock()
             self._write(f"{self._what}: {_count(done, total)} so far")
+
+    def wait(self) -> None:
+        """Write a line if the last one is some seconds old."""
+        if self._clock() - self._last >= self.EVERY_S:
+            self._last = self._clock()
+            self._write(f"{self._what}: waiting")
 
     def end(self, said: str) -> None:
         """Write what came of it."""
@@ -108,6 +120,9 @@ class Bar:
     def advance(self, done: int, total: int | None) -> None:
         """Show how much has come."""
         self._bar.update(self._task, completed=done, total=total, said=_count(done, total))
+
+    def wait(self) -> None:
+        """Show nothing new: the bar moves by itself."""
 
     def end(self, said: str) -> None:
         """Show what came of it, until the next thing begins."""

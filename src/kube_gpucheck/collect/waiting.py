@@ -22,9 +22,9 @@ class Deadline:
         self._clock = clock
         self._end = clock() + limit_s
 
-    def left_s(self) -> float:
-        """Return the seconds that are left, 0 when none are."""
-        return max(self._end - self._clock(), 0.0)
+    def left_s(self, *, grace_s: float = 0.0) -> float:
+        """Return the seconds that are left, 0 when none are; `grace_s` later with that."""
+        return max(self._end + grace_s - self._clock(), 0.0)
 
     @property
     def is_over(self) -> bool:
