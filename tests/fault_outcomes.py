@@ -18,7 +18,7 @@ import trustme
 import expectations
 from kube_gpucheck.collect.cluster import CONFIGMAPS, KINDS, collect
 from kube_gpucheck.collect.connection import Answer, Connection, open_connection
-from kube_gpucheck.collect.waiting import PATIENT
+from kube_gpucheck.collect.waiting import PATIENT, Deadline
 from kube_gpucheck.diagnose.conclusion import Choice, conclude
 from kube_gpucheck.errors import GpucheckError
 from kube_gpucheck.evidence import Bundle, Cluster
@@ -108,9 +108,12 @@ class Hasty:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float,
+        deadline: Deadline | None = None,
     ) -> Answer:
         timeout_s = min(timeout_s, _LONGEST_WAIT_S)
-        return self._connection.request(method, path, query=query, body=body, headers=headers, timeout_s=timeout_s)
+        return self._connection.request(
+            method, path, query=query, body=body, headers=headers, timeout_s=timeout_s, deadline=deadline
+        )
 
 
 @functools.cache

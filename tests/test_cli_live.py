@@ -250,7 +250,7 @@ def test_waiting_says_what_it_waits_for_and_ends_with_the_time(capsys: pytest.Ca
     status, _, err = said(capsys, "run", "--simulate", origin, "--wait", "1s", "-q")
     assert status == 1
     assert "waiting (1 s left) for daemonset nvidia-device-plugin/nvidia-device-plugin: it was created" in err
-    assert "the time is over (1 s), still under way: daemonset" in err
+    assert "the time is over (1 s, no other look fits in), still under way: daemonset" in err
 
 
 class Served:
@@ -366,6 +366,15 @@ def test_a_fault_on_demand_is_met_and_overcome(tmp_path: Path, capsys: pytest.Ca
         status, out, _ = said(capsys, "run", "--kubeconfig", str(served.kubeconfig), "-q")
     assert status == 1
     assert "nfd-label-missing" in out
+
+
+def test_the_timeout_holds_where_a_body_comes_in_drops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(tmp_path, "complete", "--fault", "slow=30:pods") as served:
+        began = time.monotonic()
+        status, out, _ = said(capsys, "run", "--kubeconfig", str(served.kubeconfig), "-q", "--timeout", "2s")
+    assert time.monotonic() - began < 15
+    assert status == 4
+    assert "nothing had come when the 2 s of this collection were over" in out
 
 
 def test_a_kubeconfig_of_somebody_else_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

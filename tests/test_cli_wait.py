@@ -1,6 +1,8 @@
 """Waiting, round by round, for a cluster that converges or does not."""
 
 import datetime
+import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +28,10 @@ class Converging:
     def __init__(self, *states: str) -> None:
         self._states = iter(states)
         self.reused: list[str | None] = []
+        self.within: list[float] = []
 
-    def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:
+    def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:
+        self.within.append(within_s)
         self.reused.append(None if reuse is None else reuse.name)
         LIBRARY.save(next(self._states), folder)
         return open_bundle(folder)
@@ -73,4 +77,22 @@ def test_it_stops_where_what_was_under_way_ended_badly(tmp_path: Path, capsys: p
 def test_when_the_time_is_over_the_last_look_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = until_final(Converging(*[STARTING] * 9), tmp_path, judge, limit_s=20, looks=looks)
     assert run.verdict is Verdict.FAULTS
-    assert "the time is over (20 s), still under way: daemonset" in capsys.readouterr().err
+    assert "the time is over (20 s, no other look fits in), still under way: daemonset" in capsys.readouterr().err
+
+
+class CutShort(Converging):
+    """A source that loses everything in the looks after the first, for the time is over."""
+
+    def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:
+        if self.reused:
+            threading.Event().wait(within_s)
+        return super().gather(folder, reuse=reuse, within_s=within_s)
+
+
+def test_a_look_that_the_time_cuts_short_does_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = CutShort(STARTING, "complete")
+    run = until_final(source, tmp_path, judge, limit_s=1, looks=lambda _: iter((1.0, -0.9)))
+    assert run.verdict is Verdict.FAULTS
+    assert source.within == [10.0, pytest.approx(0.1)]
+    assert "the time is over (1 s, no other look fits in), still under way: daemonset" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["round-0000"]

@@ -31,6 +31,7 @@ from kube_gpucheck.collect.connection import Connection, ConnectionFailedError, 
 from kube_gpucheck.collect.credentials import Credentials, FromPlugin, TokenFile
 from kube_gpucheck.collect.kubeconfig import find_cluster
 from kube_gpucheck.collect.proxy import proxy_for
+from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import UsageError
 
 BESIDE_PYTHON = Path(sys.executable).with_name("kubectl")
@@ -709,6 +710,18 @@ def test_a_plugin_that_does_not_end_is_given_up(world: World) -> None:
     source = FromPlugin(access, access.user.exec, timeout_s=1)
     with pytest.raises(ConnectionFailedError, match=r"did not end within 1 s: open https://login\.test"):
         source.current()
+
+
+def test_a_plugin_gets_no_more_than_what_is_left_of_the_deadline(world: World) -> None:
+    access = find_cluster(world.kubeconfig(world.plugin("os.read(os.pipe()[0], 1)")), environ={})
+    assert access is not None
+    assert access.user.exec is not None
+    source = FromPlugin(access, access.user.exec)
+    deadline = Deadline(0.5)
+    with pytest.raises(ConnectionFailedError, match=r"did not end within 0\.\d+ s; run"):
+        source.current(deadline)
+    with pytest.raises(ConnectionFailedError, match="for which no time is left"):
+        source.current(deadline)
 
 
 def test_credentials_are_not_sent_without_tls(tmp_path: Path) -> None:

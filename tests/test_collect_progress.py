@@ -35,6 +35,18 @@ def test_words_of_the_server_do_not_steer_the_terminal() -> None:
     assert stream.getvalue() == ": ?]0;x???\n"
 
 
+def test_a_silence_is_told_every_few_seconds() -> None:
+    stream = io.StringIO()
+    now = [0.0]
+    lines = Lines(stream, clock=lambda: now[0])
+    lines.begin("discovery")
+    for second in range(12):
+        now[0] = float(second)
+        lines.wait()
+
+    assert stream.getvalue().splitlines() == ["discovery: waiting"] * 2
+
+
 def test_a_count_without_a_total_promises_nothing() -> None:
     stream = io.StringIO()
     now = [0.0]

@@ -18,7 +18,7 @@ class Clock:
         self.now += seconds
 
 
-def test_it_looks_at_once_then_in_growing_steps_and_a_last_time_when_the_time_is_over() -> None:
+def test_it_looks_at_once_then_in_growing_steps_until_the_time_is_over() -> None:
     clock = Clock()
     left = list(rounds(60, clock=clock, pause=clock.pause))
     assert left[0] == 60
@@ -26,6 +26,16 @@ def test_it_looks_at_once_then_in_growing_steps_and_a_last_time_when_the_time_is
     assert clock.pauses[0] == FIRST_PAUSE_S
     assert max(clock.pauses) == LONGEST_PAUSE_S
     assert sum(clock.pauses) == 60
+
+
+def test_the_last_look_begins_so_that_it_ends_with_the_time() -> None:
+    clock = Clock()
+    left = []
+    for left_s in rounds(30, clock=clock, pause=clock.pause):
+        left.append(left_s)
+        clock.now += 5
+    assert left == [30, 22, 12.5, 6]
+    assert clock.now == 29
 
 
 def test_without_time_it_looks_once() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import math
 import os
 import platform
 import secrets
@@ -19,6 +20,7 @@ from kube_gpucheck.collect.connection import Connection, connect, open_connectio
 from kube_gpucheck.collect.kubeconfig import find_cluster
 from kube_gpucheck.collect.localhost import collect_host, find_gpu, read_this_host
 from kube_gpucheck.collect.progress import SILENT, Bar, Lines, Progress
+from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import UsageError
 from kube_gpucheck.evidence.bundle import Asked, Bundle, Manifest, RunRecord, open_bundle
 from kube_gpucheck.evidence.nodereport import NodeReport
@@ -60,10 +62,12 @@ class Gathered:
             return f"the simulated cluster {self._played.run.id}"
         return f"{self._connection.context} at {self._connection.server}"
 
-    def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:
-        """Gather everything into the folder. Creates it."""
+    def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:
+        """Gather everything into the folder, the host and the cluster within one time. Creates it."""
         record = _record(self.name)
         played = self._played
+        deadline = Deadline(min(self._timeout_s, within_s))
+        host = _read_host(self._progress, deadline.limit_s) if self.reads_host else None
         collect(
             self._connection,
             folder,
@@ -74,9 +78,9 @@ class Gathered:
             modelled_on=played.modelled_on if played else None,
             not_real=played.not_real if played else (),
             progress=self._progress,
-            timeout_s=self._timeout_s,
+            timeout_s=deadline.limit_s if host is None else deadline.left_s(),
             pod=self._pod,
-            host=_read_host(self._progress, self._timeout_s) if self.reads_host else None,
+            host=host,
             reuse=reuse,
         )
         return open_bundle(folder)
@@ -92,9 +96,9 @@ class ThisHost:
         self._progress = progress
         self._timeout_s = timeout_s
 
-    def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:  # noqa: ARG002  a host is read whole
+    def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:  # noqa: ARG002  a host is read whole
         """Gather everything into the folder. Creates it."""
-        found = _read_host(self._progress, self._timeout_s)
+        found = _read_host(self._progress, min(self._timeout_s, within_s))
         collect_host(found, folder, run=_record(f"host {found.node}"), tool=_TOOL)
         return open_bundle(folder)
 

@@ -5,6 +5,7 @@ Clusters, live and simulated, are in `live.py`: who judges a bundle pays nothing
 
 import contextlib
 import functools
+import math
 import re
 import tarfile
 import tempfile
@@ -26,10 +27,11 @@ class Source(Protocol):
     live: bool
     """Whether another look may show something else."""
 
-    def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:
+    def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:
         """Return the evidence as it is now; what is gathered is written into the folder, which must not be there.
 
-        `reuse` is an earlier folder of the same source, from which is taken what does not change.
+        `reuse` is an earlier folder of the same source, from which is taken what does not change. What has not come
+        `within_s` seconds is missing.
         """
 
 
@@ -47,7 +49,7 @@ class Recorded:
         self._origin = origin
         self._scenario = _is_scenario(origin)
 
-    def gather(self, folder: Path, *, reuse: Path | None = None) -> Bundle:  # noqa: ARG002  nothing is gathered twice
+    def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:  # noqa: ARG002  nothing is gathered twice
         """Return the bundle; a scenario is built into the folder."""
         if not self._scenario:
             return open_bundle(Path(self._origin))

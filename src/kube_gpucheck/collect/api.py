@@ -133,7 +133,9 @@ class Api:
         if left_s <= 0:
             raise self._out_of_time(ask.path)
         timeout_s = min(ask.timeout_s, left_s)
-        answer = self.connection.request("GET", ask.path, query=ask.query, headers=ask.headers, timeout_s=timeout_s)
+        answer = self.connection.request(
+            "GET", ask.path, query=ask.query, headers=ask.headers, timeout_s=timeout_s, deadline=self.deadline
+        )
         _LOG.debug("GET %s %s: %s", ask.path, dict(ask.query), answer.status)
         with self._lock:
             if self.clock is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kube_gpucheck.collect.kubeconfig import SERVICE_ACCOUNT, Access, find_cluster
+from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import GpucheckError, UsageError
 
 
@@ -73,8 +74,11 @@ class Connection(Protocol):
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float,
+        deadline: Deadline | None = None,
     ) -> Answer:
-        """Send one request, and return its answer, whatever its status. `timeout_s` bounds each wait for bytes.
+        """Send one request, and return its answer, whatever its status.
+
+        `timeout_s` bounds each wait for bytes; `deadline` a program that has to give the credentials first.
 
         Raises:
             ConnectionFailedError: no answer came.

@@ -4,6 +4,7 @@ What may change during a run is asked for again when it has expired or the serve
 Says nothing about what the credentials may do.
 """
 
+import atexit
 import datetime
 import json
 import logging
@@ -22,6 +23,7 @@ import msgspec
 
 from kube_gpucheck.collect.connection import ConnectionFailedError, FailureKind
 from kube_gpucheck.collect.kubeconfig import Access, Plugin, data_or_file, id_token
+from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,8 @@ class Credentials(msgspec.Struct, frozen=True):
 class CredentialSource(Protocol):
     """Gives credentials, and is told when they did not do. May be used from several threads."""
 
-    def current(self) -> Credentials:
-        """Return the credentials to use now.
+    def current(self, deadline: Deadline | None = None) -> Credentials:
+        """Return the credentials to use now; nothing is waited for beyond the deadline.
 
         Raises:
             ConnectionFailedError: of kind CREDENTIALS, they cannot be had.
@@ -70,7 +72,7 @@ class Fixed:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
-    def current(self) -> Credentials:
+    def current(self, deadline: Deadline | None = None) -> Credentials:  # noqa: ARG002  they are there
         """Return them."""
         return self._credentials
 
@@ -90,7 +92,7 @@ class TokenFile:
         self._read_again: float | None = None
         self._lock = threading.Lock()
 
-    def current(self) -> Credentials:
+    def current(self, deadline: Deadline | None = None) -> Credentials:  # noqa: ARG002  a file is there at once
         """Return what the file held when it was last looked at, less than a minute ago.
 
         A file that cannot be read any more leaves the last token in use.
@@ -168,11 +170,11 @@ class FromPlugin:
         self._expires: datetime.datetime | None = None
         self._lock = threading.Lock()
 
-    def current(self) -> Credentials:
+    def current(self, deadline: Deadline | None = None) -> Credentials:
         """Return what the plugin gave last, or what it gives now if that has expired. Runs the program."""
         with self._lock:
             if self._credentials is None or (self._expires is not None and self._now() > self._expires):
-                status = self._run()
+                status = self._run(deadline)
                 self._credentials = Credentials(
                     authorization=bearer(status.token, f"{self._said}, and its token") if status.token else None,
                     certificate=status.client_certificate_data.encode() if status.client_certificate_data else None,
@@ -187,8 +189,8 @@ class FromPlugin:
             if used is self._credentials:
                 self._credentials = None
 
-    def _run(self) -> ExecStatus:
-        """Run the program.
+    def _run(self, deadline: Deadline | None) -> ExecStatus:
+        """Run the program, no longer than its own limit and the deadline; it ends with this process.
 
         Raises:
             ConnectionFailedError: it did not give credentials.
@@ -200,22 +202,24 @@ class FromPlugin:
         asked = {"apiVersion": self._plugin.api_version, "kind": "ExecCredential", "spec": spec}
         variables = {variable.name: variable.value for variable in self._plugin.env or ()}
         began = time.monotonic()
+        limit_s = self._timeout_s if deadline is None else min(self._timeout_s, deadline.left_s())
+        if limit_s <= 0:
+            raise self._failure("for which no time is left", None)
         try:
-            done = subprocess.run(  # noqa: S603 -- the kubeconfig's program is run, as kubectl runs it
+            process = subprocess.Popen(  # noqa: S603 -- the kubeconfig's program is run, as kubectl runs it
                 [self._plugin.command or "", *(self._plugin.args or ())],
                 stdin=None if interactive else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=None if interactive else subprocess.PIPE,
                 env={**self._environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(asked)},
-                timeout=self._timeout_s,
-                check=False,
             )
+            done = _finished(process, limit_s)
         except FileNotFoundError as error:
             hint = _said(self._plugin.install_hint)
             raise self._failure(f"which is not installed; install it, or correct 'command'{hint}", error) from error
         except subprocess.TimeoutExpired as error:
             said = _said(error.stderr)
-            raise self._failure(f"which did not end within {self._timeout_s:g} s{said}", error) from error
+            raise self._failure(f"which did not end within {limit_s:.3g} s{said}", error) from error
         except (OSError, ValueError) as error:
             raise self._failure(f"which cannot be run: {error}; correct 'exec'", error) from error
         logger.debug("credential plugin %s: %.2f s", self._plugin.command, time.monotonic() - began)
@@ -262,6 +266,27 @@ class FromPlugin:
         failure = ConnectionFailedError(FailureKind.CREDENTIALS, f"{self._said}, {what}{way_out}")
         failure.__cause__ = error
         return failure
+
+
+def _finished(process: "subprocess.Popen[bytes]", limit_s: float) -> "subprocess.CompletedProcess[bytes]":
+    """Return what a program printed, and its status. One that takes too long is killed, as it is if this process ends.
+
+    Raises:
+        TimeoutExpired: it took too long.
+    """
+    atexit.register(process.kill)  # this thread is not waited for
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    except BaseException:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        raise
+    finally:
+        atexit.unregister(process.kill)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def _said(text: bytes | str | None) -> str:

@@ -1,4 +1,4 @@
-"""How often to look again: at once, then in growing steps, until the time is over."""
+"""How often to look again: at once, then in growing steps, so that the last look ends when the time is over."""
 
 import threading
 import time
@@ -10,6 +10,8 @@ FIRST_PAUSE_S: Final = 3.0
 LONGEST_PAUSE_S: Final = 15.0
 """A kubelet reports within 10 s; looking more seldom would only lose time."""
 _GROWTH: Final = 1.5
+_SPREAD: Final = 1.2
+"""How much longer than the one before a look may take: the last one begins early enough to be whole."""
 
 
 def rounds(
@@ -18,14 +20,19 @@ def rounds(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], object] | None = None,
 ) -> Iterator[float]:
-    """Yield the seconds that are left, at the start of each round; the last is 0 or less. Pauses between rounds."""
+    """Yield the seconds that are left, at the start of each round. Pauses between rounds.
+
+    The next round is taken to last as long as the one before: the last begins so that it ends with the time.
+    """
     pause = pause or threading.Event().wait
     end = clock() + limit_s
     wait_s = FIRST_PAUSE_S
     while True:
-        left_s = end - clock()
-        yield left_s
-        if left_s <= 0:
+        began = clock()
+        yield end - began
+        now = clock()
+        spare_s = end - now - (now - began) * _SPREAD
+        if spare_s <= 0:
             return
-        pause(min(wait_s, max(left_s, 0.0)))
+        pause(min(wait_s, spare_s))
         wait_s = min(wait_s * _GROWTH, LONGEST_PAUSE_S)

@@ -31,6 +31,7 @@ from kube_gpucheck.collect.credentials import (
 )
 from kube_gpucheck.collect.kubeconfig import Access
 from kube_gpucheck.collect.proxy import proxy_for
+from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -104,14 +105,17 @@ class HttpConnection:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float,
+        deadline: Deadline | None = None,
     ) -> HttpAnswer:
-        """Send one request, and return its answer, whatever its status. `timeout_s` bounds each wait for bytes.
+        """Send one request, and return its answer, whatever its status.
+
+        `timeout_s` bounds each wait for bytes; `deadline` a program that has to give the credentials first.
 
         Raises:
             ConnectionFailedError: no answer came.
         """
         try:
-            credentials = self._credentials.current()
+            credentials = self._credentials.current(deadline)
             pool = self._pool_for(credentials)
         except UsageError as error:  # what a plugin gave
             raise ConnectionFailedError(FailureKind.CREDENTIALS, str(error)) from error
