@@ -70,6 +70,7 @@ def diagnosis_of(results: tuple[CheckResult, ...], cluster: Cluster) -> Diagnosi
     return diagnose.diagnose(results, cluster, catalogue(), fail_on=FAIL_ON)
 
 
+@functools.lru_cache(maxsize=1)
 def run_of(name: str) -> Run:
     """Return the whole run over a bundle or scenario, as `gpucheck run --from NAME` makes it.
 
@@ -107,6 +108,13 @@ def outcome_of(name: str) -> dict[str, Any]:
             for fault in result.faults
         }
     return found
+
+
+def cured_already(name: str) -> list[str]:
+    """Return the causes whose proof of the cure neither faults nor is unknown while the cause is there."""
+    run = run_of(name)
+    telling = {one.info.id for one in run.results if one.count(Outcome.FAULT) or one.count(Outcome.UNKNOWN)}
+    return [cause.id for cause in run.causes if cause.then.split(" -k ")[1].split()[0] not in telling]
 
 
 def _findings(results: tuple[CheckResult, ...]) -> list[list[str]]:

@@ -156,3 +156,24 @@ def test_a_name_that_leads_elsewhere_is_not_asked_for() -> None:
     odd = pod("p", image=PLUGIN, statuses=[{**HEALTHY, "name": "../c"}])
 
     assert survey(evil, odd).logs() == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "capacity", "allocatable", "odd"),
+    [
+        ({}, {"nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "8"}, False),
+        ({}, {"nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "7"}, True),
+        ({}, {"cpu": "8"}, {"cpu": "7"}, False),
+        ({"feature.node.kubernetes.io/pci-0302_10de.present": "true"}, {"cpu": "8"}, {"cpu": "8"}, True),
+        ({"nvidia.com/gpu.present": "true"}, {"nvidia.com/gpu": "1"}, {"nvidia.com/gpu": "1"}, False),
+    ],
+)
+def test_logs_of_a_node_that_offers_less_than_it_has_are_read_in_any_case(
+    labels: dict[str, str], capacity: dict[str, str], allocatable: dict[str, str], *, odd: bool
+) -> None:
+    many = [pod(f"p{number:04}", image=PLUGIN, owner="u1", spec={"nodeName": "other"}) for number in range(1000)]
+    found = survey(*many, pod("p0001x", image=PLUGIN, owner="u1", spec={"nodeName": "odd"}))
+    node = {"metadata": {"name": "odd", "labels": labels}, "status": {"capacity": capacity, "allocatable": allocatable}}
+    found.see("nodes", msgspec.json.decode(msgspec.json.encode(node), type=CommonItem))
+
+    assert ("a/p0001x/c" in found.logs()) is odd

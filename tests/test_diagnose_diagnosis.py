@@ -384,3 +384,24 @@ def test_the_cure_of_a_host_alone_is_proven_on_the_host() -> None:
     faulty = [result(DRIVER, fault(DRIVER, ONE))]
     found = [diagnosed(where, faulty, cause("a", ["DRV-003"])).causes[0].then for where in (alone, cluster("gpu-1"))]
     assert found == ["gpucheck run --host -k DRV-003 --wait 5m", "gpucheck run -k DRV-003 --wait 5m"]
+
+
+def test_a_check_that_passes_before_the_cure_does_not_prove_it() -> None:
+    named = cause("a", ["DRV-003", "RTM-003"], proves="RTM-003")
+    before = [result(DRIVER, fault(DRIVER, ONE)), result(RUNTIME, passed=[ONE])]
+    faulty = [result(DRIVER, fault(DRIVER, ONE)), result(RUNTIME, fault(RUNTIME, ONE))]
+
+    found = [diagnosed(cluster("gpu-1"), results, named).causes[0].then for results in (before, faulty)]
+
+    assert found == ["gpucheck run -k DRV-003 --wait 5m", "gpucheck run -k RTM-003 --wait 5m"]
+
+
+def test_what_the_user_said_of_the_cluster_is_said_again() -> None:
+    said = {"kubeconfig": "my clusters/a", "context": "prod", "expect-gpu-nodes": "2", "fail-on": "major"}
+    where = Cluster(cluster("gpu-1").bundle.with_options(said))
+
+    found = diagnosed(where, [result(DRIVER, fault(DRIVER, ONE))], cause("a", ["DRV-003"])).causes[0].then
+
+    assert found == (
+        "gpucheck run --kubeconfig 'my clusters/a' --context prod --expect-gpu-nodes 2 -k DRV-003 --wait 5m"
+    )

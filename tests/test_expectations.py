@@ -22,6 +22,7 @@ def test_what_comes_out_is_what_is_expected(name: str) -> None:
     found = expectations.outcome_of(name)
     assert found == expected
     assert isinstance(also, list)
+    assert expectations.cured_already(name) == []
 
 
 @pytest.mark.parametrize("name", sorted(expectations.labels()))

@@ -2,6 +2,7 @@
 
 from kube_gpucheck.evidence import Node
 from kube_gpucheck.evidence.capacity import difference
+from kube_gpucheck.evidence.engine import not_asked
 from kube_gpucheck.judging import check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
@@ -67,6 +68,14 @@ def check_capacity_is_what_hardware_and_sharing_imply(node: Node) -> None:
         )
 
 
+def _devices_taken(node: Node) -> str:
+    """Say which devices the plugin took out of service; what the node offers is a fault without its log as well."""
+    words = node.plugin.unhealthy_words
+    if not_asked(words):
+        return "the log of the plugin's pod, which would name the device, was not asked for"
+    return known(words, "which devices the plugin took out of service") or "its log names no device"
+
+
 def _counts(resources: dict[str, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in sorted(resources.items())) or "none"
 
@@ -90,11 +99,9 @@ def check_allocatable_equals_capacity(node: Node) -> None:
     served = known(node.plugin.serving, "what the device plugin serves").resources
     short = {name: count for name, count in offer.short.items() if name in served or not served}
     if short:
-        devices = known(node.plugin.unhealthy_words, "which devices the plugin took out of service") if served else ""
         name = next(iter(short))
         fault(
-            seen=f"{offer}; "
-            f"{devices or ('the plugin that served it is gone' if not served else 'its log names no device')}",
+            seen=f"{offer}; {_devices_taken(node) if served else 'the plugin that served it is gone'}",
             means=f"{short[name]} of {offer.capacity[name]} {name} cannot be given to pods"
             + (
                 ": the plugin holds them unhealthy until it is started anew"

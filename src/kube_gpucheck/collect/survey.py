@@ -24,6 +24,8 @@ MOST_TROUBLED: Final = 600
 
 _NAMED: Final = re.compile(r"nvidia|\bcdi\b", re.IGNORECASE)
 _GPU: Final = "nvidia.com/"
+_SIGN: Final = re.compile(rb"nvidia\.com/gpu\.present|pci-(?:03\d\d_)?10de")
+"""Labels that tell of a GPU on the node, set by GFD and NFD."""
 _STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 _OTHER: Final = "other"
 
@@ -95,6 +97,7 @@ class _Log(msgspec.Struct, frozen=True, gc=False):
     containers: tuple[str, ...]
     group: str
     is_troubled: bool
+    node: str
 
 
 class _NodeInfo(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +106,12 @@ class _NodeInfo(msgspec.Struct, frozen=True, gc=False):
 
 class _NodeStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     node_info: _NodeInfo = _NodeInfo()
+    capacity: dict[str, str] = {}
+    allocatable: dict[str, str] = {}
+
+
+class _Place(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    node_name: str = ""
 
 
 _TEXT: Final = msgspec.json.Decoder(str)
@@ -110,6 +119,7 @@ _NODE: Final = msgspec.json.Decoder(_NodeStatus)
 _OWNERS: Final = msgspec.json.Decoder(tuple[_Owner, ...])
 _STATUS: Final = msgspec.json.Decoder(_Status)
 _SPEC: Final = msgspec.json.Decoder(_Spec)
+_PLACE: Final = msgspec.json.Decoder(_Place)
 _WORKLOAD: Final = msgspec.json.Decoder(_WorkloadSpec)
 
 
@@ -127,6 +137,7 @@ class Survey:
         self.nodes: dict[str, bool] = {}
         """Every node by name, and whether it was started when that host was; none where there is no such host."""
         self._handlers: set[str] = set()
+        self._odd_nodes: set[str] = set()
         self._by_owner: dict[str, _Kind] = {}
         self._pods: list[_Log] = []
         self._looks: Mapping[str, Callable[[Item], None]] = {
@@ -160,23 +171,32 @@ class Survey:
     def logs(self) -> tuple[str, ...]:
         """Return the logs to read: `<namespace>/<pod>/<container>[/previous]`, in order."""
         few = len(self._pods) <= FEW_PODS
-        troubled = [one for one in self._pods if one.is_troubled]
+        troubled = [one for one in self._pods if self._is_in_trouble(one)]
         chosen = troubled if few else _spread(troubled, MOST_TROUBLED)
         chosen += [one for one in self._pods if (one.namespace, one.pod) == self.pod]
         groups: dict[str, list[_Log]] = defaultdict(list)
         for one in self._pods:
-            if not one.is_troubled:
+            if not self._is_in_trouble(one):
                 groups[one.group].append(one)
         for group in groups.values():
             chosen += group if few else _spread(group, SAMPLE)
         return tuple(sorted({f"{one.namespace}/{one.pod}/{name}" for one in chosen for name in one.containers}))
 
+    def _is_in_trouble(self, pod: _Log) -> bool:
+        """Tell whether a pod has not gone well, or something is odd on the node where one of the stack runs."""
+        return pod.is_troubled or (pod.group != _OTHER and pod.node in self._odd_nodes)
+
     def _see_node(self, item: Item) -> None:
-        if self.boot_id is None:
-            return
         name = _TEXT.decode(item.metadata["name"])
-        self.nodes[name] = False  # its status may be malformed
-        self.nodes[name] = _NODE.decode(_known(item.status)).node_info.boot_id == self.boot_id
+        if self.boot_id is not None:
+            self.nodes[name] = False  # its status may be malformed
+        status = _NODE.decode(_known(item.status))
+        if self.boot_id is not None:
+            self.nodes[name] = status.node_info.boot_id == self.boot_id
+        gpus = {one: count for one, count in status.capacity.items() if one.startswith(_GPU)}
+        is_labelled = _SIGN.search(bytes(item.metadata.get("labels", b""))) is not None
+        if any(status.allocatable.get(one) != count for one, count in gpus.items()) or (is_labelled and not gpus):
+            self._odd_nodes.add(name)
 
     def _see_runtime_class(self, item: Item) -> None:
         if isinstance(item, OtherItem) and b"nvidia" in bytes(item.members["handler"]):
@@ -205,7 +225,8 @@ class Survey:
             self.namespaces.add(namespace)
         if is_name(namespace) and is_name(name):
             containers = tuple(one for one in _containers(status) if is_name(one.partition("/")[0]))
-            self._pods.append(_Log(namespace, name, containers, kind.component or _OTHER, troubled))
+            node = _PLACE.decode(_known(item.spec)).node_name
+            self._pods.append(_Log(namespace, name, containers, kind.component or _OTHER, troubled, node))
 
     def _kind_of(self, spec: _Spec) -> _Kind:
         component = next((found for found in map(component_of, spec.containers) if found is not None), None)

@@ -4,8 +4,10 @@ DESIGN.md ("Diagnosis") is the specification; the number of findings that a caus
 """
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -31,6 +33,8 @@ from kube_gpucheck.model import (
     SubjectKind,
 )
 
+_SAID_AGAIN: Final = ("kubeconfig", "context", "expect-gpu-nodes")
+"""Options without which the same command would look at another cluster, or answer another question."""
 Order = tuple[bool, int, int, int, str]
 """Below `--fail-on`, minus the GPU nodes blocked, layer, minus the score, id: the smallest is mended first."""
 
@@ -250,7 +254,7 @@ class _Diagnostician:
             signs_for=tuple(str(sign) for sign in best.spoke),
             signs_against=(),
             remedy=self._remedy(cause, sorted({subject for _, subject in heads}, key=lambda subject: subject.place)),
-            then=self._then(cause, heads),
+            then=self._then(cause, keys, heads),
             interrupts=cause.interrupts,
             references=cause.references,
             gpu_nodes=blocked,
@@ -273,14 +277,22 @@ class _Diagnostician:
                 steps = tuple(_filled(step, word, found[0]) for step in steps)
         return tuple(step for step in steps if not re.search(r"\bRULES\b", step))
 
-    def _then(self, cause: Cause, heads: list[Key]) -> str:
-        """Return the command that proves the cure: by the catalogue's check if it is built, else the one that faulted.
+    def _then(self, cause: Cause, keys: list[Key], heads: list[Key]) -> str:
+        """Return the command that proves the cure: by the catalogue's check if it does not pass now, else by a fault.
 
-        Where nothing but hosts was looked at, it looks at the host again.
+        A check that passes, or was not asked, would prove a cure that nobody has made. Where nothing but hosts was
+        looked at, it looks at the host again; what the user said of the cluster is said again.
         """
-        check = cause.proves if cause.proves in self._judgements.infos else heads[0][0]
-        asked = self._cluster.bundle.manifest.asked
-        return f"gpucheck run{' --host' if asked.host and not asked.api else ''} -k {check} --wait 5m"
+        proves = cause.proves if any(check == cause.proves for check, _ in keys) else heads[0][0]
+        manifest = self._cluster.bundle.manifest
+        said = manifest.run.options
+        words = [
+            "gpucheck run",
+            *(["--host"] if manifest.asked.host and not manifest.asked.api else []),
+            *(f"--{name} {shlex.quote(said[name])}" for name in _SAID_AGAIN if name in said),
+            f"-k {proves} --wait 5m",
+        ]
+        return " ".join(words)
 
     def _blocked(self, faults: list[Judgement]) -> tuple[str, ...]:
         """Return the GPU nodes on which these faults keep GPU work from running.
