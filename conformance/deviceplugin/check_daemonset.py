@@ -3,6 +3,7 @@
 from typing import Final
 
 from kube_gpucheck.evidence import Component, DaemonSet, coverage, kubeletroot, podstate
+from kube_gpucheck.evidence.rollout import lingering
 from kube_gpucheck.judging import Threshold, check, fault, known, not_applicable
 from kube_gpucheck.model import Layer, Severity
 
@@ -133,6 +134,7 @@ def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
             nodes=(one.node_name for one in unready),
         )
     if len(pods) < wanted:
+        _judge_lingering(daemonset)
         fault(
             seen=f"{daemonset.subject} wants {_counted(wanted, 'pod')} and has {len(pods)}",
             means="its pods are not created, or have just been deleted; PLG-013 names a refusal",
@@ -152,6 +154,20 @@ def check_plugin_pods_are_ready(daemonset: DaemonSet) -> None:
                 severity=Severity.MAJOR,
                 nodes=(pod.node_name,),
             )
+
+
+def _judge_lingering(daemonset: DaemonSet) -> None:
+    """Fault where a pod that should be gone keeps the controller from making another."""
+    pods = [pod for pod in known(daemonset.pods, "its pods") if known(pod.overdue, "when the pod was deleted")]
+    for pod in pods:
+        fault(
+            seen=f"{pod.namespace}/{pod.name} on {pod.node_name} is {lingering(pod)}",
+            means="the DaemonSet gets no other pod there before its kubelet has ended this one",
+            remedy=f"look at the pod's events and finalizers, and at kubelet and engine of {pod.node_name} (CLU-004, "
+            f"RTM-017); where its containers are gone, run 'kubectl -n {pod.namespace} delete pod {pod.name} "
+            "--grace-period=0 --force' and 'gpucheck run -k PLG-003'",
+            nodes=(one.node_name for one in pods),
+        )
 
 
 @check("PLG-013", layer=Layer.DEVICE_PLUGIN, severity=Severity.CRITICAL, after=("CLU-001", "RTC-001"))

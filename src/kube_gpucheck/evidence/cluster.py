@@ -219,6 +219,11 @@ class Cluster:
         return tuple(pod for pod in need(self.pods) if pod.is_known)
 
     @derived
+    def malformed_pods(self) -> tuple[Pod, ...]:
+        """The pods whose object cannot be read; `Pod.outline` says why."""
+        return tuple(pod for pod in need(self.pods) if not pod.is_known)
+
+    @derived
     def pods_by_node(self) -> dict[str, tuple[Pod, ...]]:
         """Well-formed pods by the node that they are bound to."""
         found: dict[str, list[Pod]] = defaultdict(list)

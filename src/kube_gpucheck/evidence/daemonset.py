@@ -53,8 +53,16 @@ class DaemonSet:
 
     @derived
     def pods(self) -> "tuple[Pod, ...]":
-        """Its well-formed pods, by controlling owner."""
+        """Its pods, by controlling owner; missing where one of its pods is malformed."""
+        for pod in need(self.cluster.malformed_pods):
+            if self.names(pod):
+                need(pod.outline)
         return need(self.cluster.pods_by_owner).get(need(self.object).metadata.uid, ())
+
+    def names(self, pod: "Pod") -> bool:
+        """Tell whether a pod whose owner cannot be read is one of its pods: their names are its own and a word."""
+        own, _, word = pod.name.rpartition("-")
+        return pod.namespace == self.namespace and own == self.name and bool(word)
 
     @derived
     def events(self) -> tuple[EventDocument, ...]:

@@ -104,8 +104,14 @@ class DevicePlugin:
 
     @derived
     def pods(self) -> "tuple[Pod, ...]":
-        """The plugin's pods on this node, NVIDIA's or the provider's; none that has ended or is being deleted."""
+        """The plugin's pods on this node, NVIDIA's or the provider's; none that has ended or is being deleted.
+
+        Missing where a plugin's pod, of whatever node, is malformed.
+        """
         kinds = (Component.DEVICE_PLUGIN, Component.PROVIDER_DEVICE_PLUGIN)
+        for pod in need(self.node.cluster.malformed_pods):
+            if any(one.component in kinds and one.names(pod) for one in need(self.node.cluster.daemonsets)):
+                need(pod.outline)
         return tuple(
             pod
             for pod in need(self.node.pods)

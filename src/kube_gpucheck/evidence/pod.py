@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_PATIENCE: Final = datetime.timedelta(minutes=2)
+"""By so much a pod may outlast its grace period: the kubelet reports the end of containers within a minute or so."""
 
 
 class PodOutline(msgspec.Struct, frozen=True, gc=False):
@@ -200,6 +202,18 @@ class Pod:
     def is_leaving(self) -> Reading[bool]:
         """Whether it is being deleted."""
         return self._told(lambda one: one.is_leaving)
+
+    @derived
+    def overdue(self) -> datetime.timedelta | None:
+        """How long its deletion should have ended ago, None if it is not being deleted or that is not odd yet.
+
+        metadata.deletionTimestamp is when the grace period ends. Source: Kubernetes API reference, ObjectMeta.
+        """
+        if not need(self.is_leaving):
+            return None
+        due = need(self.object).metadata.deletion_timestamp
+        since = None if due is None else self.cluster.gathered_at - due
+        return since if since is not None and since > _PATIENCE else None
 
     @property
     def is_ready(self) -> Reading[bool]:

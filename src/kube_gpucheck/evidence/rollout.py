@@ -155,13 +155,13 @@ class Rollout:
 
     @derived
     def pods(self) -> "tuple[Pod, ...]":
-        """Its pods, without those that are being deleted, in order of name."""
-        return tuple(one for one in need(self.daemonset.pods) if not need(one.is_leaving))
+        """Its pods, without those that are just being deleted, in order of name."""
+        return tuple(one for one in need(self.daemonset.pods) if not need(one.is_leaving) or need(one.overdue))
 
     @derived
     def troubled(self) -> "tuple[Pod, ...]":
-        """Its pods that are not Ready, or restart again and again, in order of name."""
-        return tuple(one for one in need(self.pods) if not need(one.is_ready) or restarting(one))
+        """Its pods that are not Ready, restart again and again, or should be gone, in order of name."""
+        return tuple(one for one in need(self.pods) if not need(one.is_ready) or need(one.overdue) or restarting(one))
 
     @derived
     def shortfall(self) -> Shortfall | None:
@@ -254,6 +254,9 @@ def trouble(pod: "Pod") -> Trouble:
     if isinstance(document, Missing) or isinstance(statuses, Missing):
         return Trouble(pod.name, pod.node_name, "its object is malformed", "", None)
     status = document.value.status
+    leaving = lingering(pod)
+    if leaving is not None:
+        return Trouble(pod.name, pod.node_name, leaving, "Terminating", None)
     culprit = _culprit(statuses.value)
     if culprit is None:
         words = one_line(status.message) or next(
@@ -278,6 +281,14 @@ def trouble(pod: "Pod") -> Trouble:
         words, unheard = _event_words(pod), None
     name = f"{culprit.name} " if len(statuses.value) > 1 else ""
     return Trouble(pod.name, pod.node_name, f"{name}{state}", reason, words, None if words else unheard)
+
+
+def lingering(pod: "Pod") -> str | None:
+    """Say for how long a pod has been Terminating beyond its grace period, None if it has not."""
+    overdue = pod.overdue
+    if isinstance(overdue, Missing) or overdue.value is None:
+        return None
+    return f"Terminating, and should have been gone {overdue.value.total_seconds() / 60:.0f} min ago"
 
 
 def last_complaint(text: str) -> str | None:
