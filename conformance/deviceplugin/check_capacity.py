@@ -99,19 +99,28 @@ def check_allocatable_equals_capacity(node: Node) -> None:
     served = known(node.plugin.serving, "what the device plugin serves").resources
     short = {name: count for name, count in offer.short.items() if name in served or not served}
     if short:
+        lasting = node.plugin.is_forgotten
+        forgotten = bool(served) and not not_asked(lasting) and known(lasting, "what the device plugin registered")
         name = next(iter(short))
+        lost = f"{short[name]} of {offer.capacity[name]} {name} cannot be given to pods"
+        if forgotten:
+            fault(
+                seen=f"{offer}; the plugin runs and registered, and took no device out of service",
+                means=f"{lost}: the kubelet zeroes allocatable when a plugin's connection ends, and lost this one's",
+                remedy="delete the node's device-plugin pod, so that it registers anew, then run 'gpucheck run "
+                "-k PLG-006'",
+            )
+        if not served:
+            fault(
+                seen=f"{offer}; the plugin that served it is gone",
+                means=f"{lost}: the kubelet zeroes allocatable when a plugin's connection ends",
+                remedy="bring the device plugin back, then run 'gpucheck run -k PLG-006'",
+            )
         fault(
-            seen=f"{offer}; {_devices_taken(node) if served else 'the plugin that served it is gone'}",
-            means=f"{short[name]} of {offer.capacity[name]} {name} cannot be given to pods"
-            + (
-                ": the plugin holds them unhealthy until it is started anew"
-                if served
-                else ": the kubelet zeroes allocatable when a plugin's connection ends"
-            ),
+            seen=f"{offer}; {_devices_taken(node)}",
+            means=f"{lost}: the plugin holds them unhealthy until it is started anew",
             remedy="check the GPU (DRV-011, DRV-023, DRV-027); if it is well, delete the node's device-plugin pod, "
-            "then run 'gpucheck run -k PLG-006'"
-            if served
-            else "bring the device plugin back, then run 'gpucheck run -k PLG-006'",
+            "then run 'gpucheck run -k PLG-006'",
         )
     stale = [name for name in offer.capacity if name not in served]
     if stale:

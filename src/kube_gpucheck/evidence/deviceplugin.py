@@ -287,6 +287,21 @@ class DevicePlugin:
         )
 
     @derived
+    def is_forgotten(self) -> bool:
+        """Whether a plugin runs and registered, and the kubelet no longer holds its connection.
+
+        Nothing that it serves is allocatable, all of it is in capacity, and its log, read since its start, took no
+        device out of service: then the kubelet did, as it does where a connection ends (another plugin of the same
+        resource ended, or the kubelet restarted unnoticed). Source: pkg/kubelet/cm/devicemanager, endpoint.go.
+        """
+        offer = need(self.offer)
+        for _, log in need(self.logs):
+            served = [name for name in log.registered if offer.capacity.get(name)]
+            if served and log.has_start and not log.unhealthy and not any(offer.allocatable[name] for name in served):
+                return True
+        return False
+
+    @derived
     def sharing_words(self) -> str:
         """The effective configuration of sharing and MIG, in a reader's words."""
         if need(self.is_provider):

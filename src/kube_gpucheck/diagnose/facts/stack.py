@@ -308,6 +308,12 @@ def plugin_marked_a_device_unhealthy(context: Context) -> bool:
 
 
 @fact
+def kubelet_lost_the_plugin_that_runs(context: Context) -> bool:
+    """The device plugin runs and registered, nothing that it serves is allocatable, and it took no device away."""
+    return any_node(context, lambda node: need(node.plugin.is_forgotten))
+
+
+@fact
 def plugin_left_and_blames_nothing(context: Context) -> bool:
     """The node lists GPUs of which none is allocatable, and nothing says why the device plugin no longer serves them.
 
