@@ -5,7 +5,9 @@ import datetime
 import pytest
 
 import suite
+from bundle_builders import files, listed, node, pod
 from kube_gpucheck.evidence import Cluster, Node
+from kube_gpucheck.evidence.bundle import memory_bundle
 from kube_gpucheck.evidence.pluginlog import parse_log
 from kube_gpucheck.model import Missing, MissingKind, Seen
 
@@ -67,3 +69,27 @@ def test_the_record_is_leaked_where_it_stood_in_another_pods_way(name: str) -> N
     leaked = node_of(name).holdings.leaked
     assert isinstance(leaked, Seen)
     assert len(leaked.value) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered", "held"),
+    [
+        ({"nvidia.com/gpu": "2"}, {"nvidia.com/gpu": "1"}, [("nvidia.com/gpu", 2, 1)]),
+        ({"nvidia.com/gpu": "1"}, {"nvidia.com/gpu": "1"}, []),
+        ({"nvidia.com/mig-1g.5gb": "1"}, {}, [("nvidia.com/mig-1g.5gb", 1, 0)]),
+        ({"nvidia.com/gpu": "1", "nvidia.com/gpumem": "3000"}, {"nvidia.com/gpu": "1"}, []),
+    ],
+)
+def test_more_is_held_than_there_is_of_what_kubelets_count(
+    asked: dict[str, str], offered: dict[str, str], held: list[tuple[str, int, int]]
+) -> None:
+    holder = pod("train")
+    holder["spec"]["containers"][0]["resources"] = {"limits": asked}
+    content = files()
+    content["cluster/nodes.json"] = listed(node(capacity=offered, allocatable=offered))
+    content["cluster/pods.json"] = listed(holder)
+    one = Cluster(memory_bundle("test", content)).node_of("gpu-0")
+    assert one is not None
+    excess = one.holdings.excess
+    assert isinstance(excess, Seen)
+    assert [(each.resource, each.held, each.allocatable) for each in excess.value] == held

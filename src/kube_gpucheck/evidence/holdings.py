@@ -24,6 +24,8 @@ _STATIC: Final = "kubernetes.io/config.hash"
 _REFUSED: Final = re.compile(r"requested number of devices unavailable for (nvidia\.com/\S{1,100}?)[.:,] ?Requested:")
 _KLOG_TIME: Final = re.compile(r"(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)")
 _DATED: Final = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)")
+_PLUGINS: Final = re.compile(r"nvidia\.com/(?:gpu(?:\.shared)?|mig-[0-9a-z.+-]+)")
+"""What NVIDIA's device plugin calls its resources unless told otherwise."""
 _CLEARED_S: Final = 60
 """How much later a pod must have started for the kubelet to have cleared what ended before it: clocks and order."""
 
@@ -132,16 +134,17 @@ class Holdings:
     def excess(self) -> tuple[Excess, ...]:
         """The resources of which pods hold more than is allocatable, in order of name.
 
-        Beside a device plugin of another make, names that the node does not offer are left to its own scheduler.
+        Not those that no kubelet counts (`nvidia.com/gpumem` of HAMi): they are in no capacity, and no name of NVIDIA's
+        plugin. Beside a plugin of another make, all names that the node does not offer are left to its own scheduler.
         """
-        allocatable = nvidia_resources(need(self.node.object).status.allocatable)
+        status = need(self.node.object).status
+        allocatable = nvidia_resources(status.allocatable)
         others = bool(need(self.node.plugin.others))
         found = []
         for name, holders in sorted(need(self.node.kubelet.holders).items()):
             held = sum(count for _, count in holders)
-            if others and name not in allocatable:
-                continue
-            if name.startswith(NVIDIA_DOMAIN) and held > allocatable.get(name, 0):
+            is_counted = name in status.capacity or (not others and _PLUGINS.fullmatch(name) is not None)
+            if is_counted and held > allocatable.get(name, 0):
                 who = tuple(f"{pod.namespace}/{pod.name} ({count})" for pod, count in holders)
                 found.append(Excess(name, held, allocatable.get(name, 0), who))
         return tuple(found)
