@@ -48,9 +48,26 @@ def test_a_pod_without_a_device_in_the_record_is_empty_handed() -> None:
     assert [(one.pod, one.resource, one.count) for one in empty.value] == [("default/train", "nvidia.com/gpu", 1)]
 
 
-@pytest.mark.parametrize("name", ["checks/CLU-010-pass", "healthy/all-gpus-in-use", "recorded/gpu-exhausted"])
-def test_a_pod_is_not_empty_handed_where_the_record_names_it_or_has_none_free(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["checks/CLU-010-pass", "checks/CLU-010-pass-kubelet", "healthy/all-gpus-in-use", "recorded/gpu-exhausted"]
+)
+def test_a_pod_is_not_empty_handed_where_it_is_older_or_the_record_names_it(name: str) -> None:
     assert node_of(name).holdings.empty_handed == Seen(())
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("recorded/healthy", datetime.datetime(2026, 11, 24, 0, 12, 59, tzinfo=UTC)),
+        ("checks/CLU-010-fault", datetime.datetime(2026, 11, 24, 0, 12, 7, tzinfo=UTC)),
+        ("tutorial/08-workload", datetime.datetime(2023, 1, 27, 7, 46, 4, tzinfo=UTC)),
+    ],
+)
+def test_the_kubelets_start_is_told_by_its_socket_or_by_events(name: str, moment: datetime.datetime) -> None:
+    found = next(iter(Cluster(suite.LIBRARY.build(name)).bundle.hosts))
+    one = Cluster(suite.LIBRARY.build(name)).node_of(found)
+    assert one is not None
+    assert one.holdings.kubelet_started_at == Seen(moment)
 
 
 def test_without_the_record_nothing_is_told_of_an_early_pod() -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kube_gpucheck.evidence.allocation import NVIDIA_DOMAIN, Allocation, nvidia_resources
+from kube_gpucheck.evidence.allocation import KUBELET_SOCKET, NVIDIA_DOMAIN, Allocation, nvidia_resources
+from kube_gpucheck.evidence.modules import moment
 from kube_gpucheck.evidence.podspec import main_container
 from kube_gpucheck.evidence.readings import derived, need
-from kube_gpucheck.model import Missing, MissingKind
+from kube_gpucheck.model import Missing, MissingKind, Seen
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.node import Node
@@ -100,10 +101,37 @@ class Holdings:
         return max(moments, default=None)
 
     @derived
+    def kubelet_started_at(self) -> datetime.datetime:
+        """When the kubelet started, at the latest that what was read allows.
+
+        Source: the time of its socket, which it makes anew when it starts (a listing without seconds tells the minute),
+        and the node's events "Starting"; missing where neither tells.
+        """
+        now = self.node.cluster.gathered_at
+        moments = []
+        for folder in self.node.kubelet.folders:
+            listing = need(self.node.host.listing(folder))
+            socket = listing.find(KUBELET_SOCKET) if listing is not None else None
+            made = _listed(socket.modified, now) if socket is not None else None
+            moments += [made] if made is not None else []
+        events = self.node.cluster.events("Node", "", self.node.name)
+        asked = isinstance(events, Seen) or events.kind is not MissingKind.NOT_ASKED
+        for event in need(events) if asked else ():
+            moments += [event.last_seen] if event.reason == "Starting" and event.last_seen is not None else []
+        if not moments:
+            reason = f"nothing that was read tells when the kubelet of {self.node.name} started"
+            need(Missing(MissingKind.NOT_ASKED, reason, f"nodes/{self.node.name}/host.json", "--probe"))
+        return max(moments)
+
+    @derived
     def early(self) -> tuple[Started, ...]:
-        """The containers with GPUs that were started before the plugin registered last: its record tells more."""
+        """The containers with GPUs that this kubelet started before the plugin registered with it.
+
+        One that is older than the kubelet was started by the one before it, and keeps what it was given.
+        """
         last = need(self.registered_at)
-        return () if last is None else tuple(one for one in need(self.started) if one.at < last)
+        older = [one for one in need(self.started) if last is not None and one.at < last]
+        return tuple(one for one in older if one.at >= need(self.kubelet_started_at))
 
     @derived
     def empty_handed(self) -> tuple[Started, ...]:
@@ -210,6 +238,18 @@ def _refused(pod: "Pod") -> str | None:
         return None
     said = _REFUSED.search(need(pod.object).status.message)
     return said[1] if said else None
+
+
+def _listed(text: str | None, now: datetime.datetime) -> datetime.datetime | None:
+    """Return the time of a file, of one that `ls` wrote (`Nov 24 00:14`, this year) the end of its minute."""
+    told = moment(text)
+    if told is not None or text is None:
+        return told
+    try:
+        found = datetime.datetime.strptime(f"{now.year} {text}", "%Y %b %d %H:%M")  # noqa: DTZ007  made UTC below
+    except ValueError:
+        return None
+    return found.replace(second=59, tzinfo=datetime.timezone.utc)
 
 
 def _moment(stamp: str | None, now: datetime.datetime) -> datetime.datetime | None:
