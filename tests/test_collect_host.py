@@ -485,6 +485,30 @@ def test_what_may_not_be_read_is_an_error_and_not_absent(tmp_path: Path) -> None
     assert hostfiles.answer(str(tmp_path), "list", "/closed", None) == {"error": "EACCES"}
 
 
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [("closed/python3", "closed/python3: Permission denied"), ("ends/python3", "ends/python3 ended with status 7")],
+)
+def test_where_no_child_can_be_started_its_reads_are_missing_and_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, said: str
+) -> None:
+    for name, mode in (("closed", 0o644), ("ends", 0o755)):
+        program = tmp_path / name / "python3"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\nexit 7\n")
+        program.chmod(mode)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / python))
+    found: Any = read_host(tree(tmp_path, {"/etc/os-release": "ID=x\n"}), deadline_s=20)
+
+    reasons = {one["reason"] for one in found["missing"]}
+    assert len(reasons) == 1
+    assert f"the reading child could not be started: {tmp_path}/{said}" in reasons.pop()
+    lost = {one["evidence"].partition("/")[2] for one in found["missing"]}
+    assert {"list:/dev"} <= lost <= set(found["asked"])
+    assert not lost & set(found["host"]["reads"])
+    assert not [read for read in found["host"]["reads"].values() if "error" in read]
+
+
 def test_a_read_that_takes_too_long_is_given_up_and_the_next_has_a_child_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,17 @@ def read_host(
         {"evidence": "host/log:" + one["unit"], "kind": one["kind"], "reason": one["reason"], "source": one["source"]}
         for one in missing
     ]
+    if reads.unstarted:
+        lost = [*_unread(reads), *({**one, "kind": "error", "reason": reads.unstarted} for one in lost)]
     return {"asked": asked, "host": host, "logs": logs, "missing": lost}
+
+
+def _unread(reads: HostReads) -> list[dict[str, str]]:
+    """Return what was not read because no child could be started, and take it out of the reads: it is no evidence."""
+    keys = [key for key, read in reads.reads.items() if "error" in read and not key.startswith("exec:")]
+    for key in keys:
+        del reads.reads[key]
+    return [{"evidence": "host/" + key, "kind": "error", "reason": reads.unstarted, "source": key} for key in keys]
 
 
 class _Plan:

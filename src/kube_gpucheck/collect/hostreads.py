@@ -38,6 +38,7 @@ PROGRAMS: Final = (
 MAX_OUTPUT: Final = 4 << 20
 """The most bytes of one program's output that are kept."""
 _CHUNK: Final = 1 << 16
+_UNSTARTED: Final = "the reading child could not be started"
 _WORKER: Final = "import sys; sys.path[:] = {path!r}; from kube_gpucheck.collect.hostworker import main; main()"
 """The child's program; it is given the path whole: neither the site's files nor the caller's variables count."""
 
@@ -51,6 +52,15 @@ class GoneError(Exception):
         self.why = why
 
 
+class UnstartedError(GoneError):
+    """A child could not be started, or ended by itself before it had answered anything: `said` says so, in words."""
+
+    def __init__(self, why: str, said: str) -> None:
+        """Keep both."""
+        super().__init__(why)
+        self.said = said
+
+
 class Worker:
     """A child that answers requests, until it hangs or crashes. It ends with its parent."""
 
@@ -58,8 +68,9 @@ class Worker:
         """Start the child. `verb`: what it answers (`files`, `nvml`, `cuda`).
 
         Raises:
-            GoneError: it cannot be started.
+            UnstartedError: it cannot be started.
         """
+        self._has_answered = False
         environment = clean_environment()
         if "LD_LIBRARY_PATH" in os.environ:  # the caller's own programs find NVML so
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
@@ -73,7 +84,9 @@ class Worker:
                 cwd="/",  # nothing is imported from the folder of the caller
             )
         except OSError as error:
-            raise GoneError(errno.errorcode.get(error.errno or 0, "EIO")) from error
+            why = errno.errorcode.get(error.errno or 0, "EIO")
+            program = error.filename or sys.executable
+            raise UnstartedError(why, f"{_UNSTARTED}: {program}: {error.strerror or error}") from error
         self._buffer = b""
 
     def ask(self, request: list[object]) -> None:
@@ -104,6 +117,7 @@ class Worker:
                 raise self._ended()
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
+        self._has_answered = True
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -120,7 +134,11 @@ class Worker:
     def _ended(self) -> GoneError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(deadlines.REAP_S)
-        return GoneError(_signal_name(self._process.returncode))
+        status = self._process.returncode
+        if not self._has_answered and status is not None and status > 0:
+            said = f"{_UNSTARTED}: {sys.executable} ended with status {status} before it had read anything"
+            return UnstartedError(_signal_name(status), said)
+        return GoneError(_signal_name(status))
 
     @staticmethod
     def _descriptor(pipe: object) -> int:
@@ -173,6 +191,12 @@ class HostReads:
         self._programs = programs
         self._until = time.monotonic() + deadline_s
         self._workers: dict[str, Worker] = {}
+        self._unstarted: UnstartedError | None = None
+
+    @property
+    def unstarted(self) -> str:
+        """Why no child could be started at all, "" if one was. Then an error of a read says nothing of what it reads."""
+        return "" if self._unstarted is None else self._unstarted.said
 
     @property
     def left_s(self) -> float:
@@ -233,6 +257,8 @@ class HostReads:
             worker.ask([self.root, verb, path, keep])
             return worker.answer(min(deadlines.READ_S, self.left_s))
         except GoneError as gone:
+            if isinstance(gone, UnstartedError):
+                self._unstarted = gone
             self._give_up("files")
             return {"error": gone.why}
 
@@ -311,6 +337,8 @@ class HostReads:
         return self.reads[key]
 
     def _worker(self, name: str) -> Worker:
+        if self._unstarted is not None:
+            raise self._unstarted  # the next one fares no better
         if name not in self._workers:
             self._workers[name] = Worker(name)
         return self._workers[name]
