@@ -511,8 +511,54 @@ def test_a_wrong_kubeconfig_is_named_with_its_field(tmp_path: Path, content: obj
 
 def test_a_context_that_is_not_there_is_a_usage_error_that_lists_those_that_are(tmp_path: Path) -> None:
     path = listed(tmp_path / "config", **FULL)
-    with pytest.raises(UsageError, match="no context 'prod', which context names; the contexts are: x"):
+    with pytest.raises(UsageError, match="no context 'prod', which --context names; the contexts are: x"):
         open_connection(path, "prod", environ={})
+
+
+@pytest.mark.parametrize("field", ["kubeconfig", "certificate-authority"])
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path: Path, field: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = pipe
+    if field != "kubeconfig":
+        path = write(tmp_path / "config", user={}, cluster={"server": "https://api.test", field: str(pipe)})
+    with pytest.raises(UsageError, match="pipe: it is no regular file; give"):
+        open_connection(path, environ={})
+
+
+@pytest.mark.parametrize(
+    ("server", "shown"),
+    [
+        ("https://bob:s3cret@api.test:6443/k8s", "https://api.test:6443/k8s"),
+        ("https://bob:s3/cret@api.test", "https://api.test"),
+        ("https://api.test/a@b", "https://api.test/a@b"),
+        ("https://[::1]:6443/a@b", "https://[::1]:6443/a@b"),
+        ("bob:s3cret@api.test", "http://api.test"),
+    ],
+)
+def test_a_password_in_a_servers_address_is_shown_nowhere(tmp_path: Path, server: str, shown: str) -> None:
+    access = find_cluster(write(tmp_path / "config", user={}, cluster={"server": server}), environ={})
+    assert access is not None
+    assert (access.server, access.cluster.server) == (shown, shown)
+    assert "s3" not in str(access)
+
+
+def test_the_login_in_a_servers_address_is_sent_where_nothing_else_says_who_asks(tmp_path: Path) -> None:
+    cluster = {"server": "https://bob:s3%40cret@api.test"}
+    access = find_cluster(write(tmp_path / "config", user={}, cluster=cluster), environ={})
+    assert access is not None
+    assert (access.user.username, access.user.password) == ("bob", "s3@cret")
+    other = find_cluster(write(tmp_path / "config", user={"token": "abc"}, cluster=cluster), environ={})
+    assert other is not None
+    assert other.user.username is None
+
+
+@pytest.mark.parametrize("where", ["server", "proxy-url"])
+def test_an_address_that_is_none_is_quoted_without_its_password(tmp_path: Path, where: str) -> None:
+    cluster = {"server": "https://api.test", where: "https://bob:s3cret@api.test:x"}
+    with pytest.raises(UsageError, match=r"is https://api\.test:x, which is no address") as raised:
+        open_connection(write(tmp_path / "config", user={}, cluster=cluster), environ={})
+    assert "s3cret" not in str(raised.value)
 
 
 def test_a_file_that_was_named_and_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

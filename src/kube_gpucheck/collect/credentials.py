@@ -22,7 +22,7 @@ from urllib.parse import quote
 import msgspec
 
 from kube_gpucheck.collect.connection import ConnectionFailedError, FailureKind
-from kube_gpucheck.collect.kubeconfig import Access, Plugin, data_or_file, id_token
+from kube_gpucheck.collect.kubeconfig import Access, Plugin, data_or_file, id_token, read_regular
 from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import UsageError
 
@@ -111,7 +111,7 @@ class TokenFile:
 
     def _read(self) -> None:
         try:
-            token = self._path.read_text("utf-8").strip()
+            token = read_regular(self._path).decode("utf-8").strip()
             header = bearer(token, f"the token in {self._path}")
         except (OSError, UnicodeError, UsageError) as error:
             if self._credentials.authorization is not None:

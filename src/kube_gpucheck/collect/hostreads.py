@@ -195,7 +195,7 @@ class HostReads:
 
     @property
     def unstarted(self) -> str:
-        """Why no child could be started at all, "" if one was. Then an error of a read says nothing of what it reads."""
+        """Why no child could be started, "" if one was. Then an error of a read says nothing of what it reads."""
         return "" if self._unstarted is None else self._unstarted.said
 
     @property

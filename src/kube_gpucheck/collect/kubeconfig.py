@@ -9,10 +9,13 @@ line and a request without credentials; impersonation is not known. The rules he
 
 import base64
 import binascii
+import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 import yaml
@@ -21,6 +24,10 @@ from kube_gpucheck.errors import UsageError
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its service account (client-go, `rest.InClusterConfig`)."""
+
+
+_HOST: Final = re.compile(r"(?:[^:@\[\]]*|\[[^\[\]]*\])(?::\d*)?")
+"""A host's name or address, and a port."""
 
 
 class Extension(msgspec.Struct, frozen=True):
@@ -200,7 +207,7 @@ def _read(path: Path) -> Kubeconfig:
     """
     way_out = "give a kubeconfig with '--kubeconfig', or in KUBECONFIG"
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.safe_load(read_regular(path))
         return Kubeconfig() if content is None else msgspec.convert(content, Kubeconfig)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file; {way_out}") from None
@@ -239,19 +246,21 @@ def _access(files: list[tuple[Path, Kubeconfig]], wanted: str | None) -> Access:
         raise UsageError(f"{said}: current-context is empty; name one of its contexts with '--context': {known}")
     found = _find([(path, file.contexts) for path, file in files], name)
     if found is None:
-        which = "context" if wanted else "current-context"
+        which = "--context" if wanted else "current-context"
         raise UsageError(f"{said}: no context '{name}', which {which} names; the contexts are: {known}")
     path, entry = found
     context = entry.context or Context()
     cluster_file, cluster = _cluster(files, context.cluster, f"{path}: context '{name}'")
     user_file, user = _user(files, context.user, f"{path}: context '{name}'")
+    server, login = _server(cluster, user)
+    cluster = msgspec.structs.replace(cluster, server=server)
     return Access(
         source=f"context '{name}' of {path}",
         context=name,
         namespace=context.namespace or "default",
-        server=_server(cluster, user),
+        server=server,
         cluster=cluster,
-        user=user,
+        user=_logged_in(user, login),
         cluster_said=f"{cluster_file}: cluster '{context.cluster}'",
         user_said=f"{user_file}: user '{context.user}'",
     )
@@ -342,11 +351,36 @@ def _absolute(name: str | None, file: Path) -> str | None:
     return os.path.normpath(file.absolute().parent / name) if name else None
 
 
-def _server(cluster: Cluster, user: User) -> str:
-    """Return a server's address with its scheme, without query, fragment and last slash."""
-    server = (cluster.server or "").split("?")[0].split("#")[0].rstrip("/")
+def without_login(address: str) -> tuple[str, str]:
+    """Return an address without the name and password that may stand in it, and these.
+
+    Also of one that is none: it is quoted in a message. A host and port that are such end at the first slash.
+    """
+    scheme, mark, rest = address.rpartition("://")
+    authority, slash, path = rest.partition("/")
+    login, _, host = authority.rpartition("@")
+    if "@" in path and not _HOST.fullmatch(host):  # a slash in the password
+        login, _, host = rest.rpartition("@")
+        slash = path = ""
+    return f"{scheme}{mark}{host}{slash}{path}", login
+
+
+def _logged_in(user: User, login: str) -> User:
+    """Return a user who has the name and password of the server's address, where nothing else says who it is.
+
+    Go sends them where a request has no Authorization yet (net/http, client.go, `send`).
+    """
+    if not login or user.token or user.token_file or user.username or user.exec or user.auth_provider:
+        return user
+    name, _, password = login.partition(":")
+    return msgspec.structs.replace(user, username=unquote(name), password=unquote(password))
+
+
+def _server(cluster: Cluster, user: User) -> tuple[str, str]:
+    """Return a server's address with its scheme, without query, fragment, last slash and login; and that login."""
+    server, login = without_login((cluster.server or "").split("?")[0].split("#")[0].rstrip("/"))
     if "://" in server:
-        return server
+        return server, login
     # client-go, rest.DefaultServerURL: a host and port alone are TLS where anything of TLS is configured
     tls = (
         cluster.certificate_authority
@@ -355,7 +389,18 @@ def _server(cluster: Cluster, user: User) -> str:
         or user.client_certificate
         or user.client_certificate_data
     )
-    return f"{'https' if tls else 'http'}://{server}"
+    return f"{'https' if tls else 'http'}://{server}", login
+
+
+def read_regular(path: Path) -> bytes:
+    """Return a file's content. What is no regular file may never end; a pipe that the shell opened (`<(…)`) does.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()) and path.parent != Path("/dev/fd"):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return path.read_bytes()
 
 
 def _inside(environ: Mapping[str, str], account: Path) -> Access | None:
@@ -397,7 +442,7 @@ def data_or_file(data: str | None, file: str | None, said: str) -> bytes | None:
             raise UsageError(f"{said}-data is no base64: {error}; copy it whole") from error
     if file:
         try:
-            return Path(file).read_bytes()
+            return read_regular(Path(file))
         except OSError as error:
             raise UsageError(f"{said} is {file}: {error.strerror}; give the file, or '--kubeconfig'") from error
     return None

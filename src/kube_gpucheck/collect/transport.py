@@ -29,7 +29,7 @@ from kube_gpucheck.collect.credentials import (
     fixed_credentials,
     impersonation,
 )
-from kube_gpucheck.collect.kubeconfig import Access
+from kube_gpucheck.collect.kubeconfig import Access, without_login
 from kube_gpucheck.collect.proxy import proxy_for
 from kube_gpucheck.collect.waiting import Deadline
 from kube_gpucheck.errors import UsageError
@@ -163,7 +163,8 @@ class HttpConnection:
             pool: urllib3.PoolManager = RESTClientObject(self._settings).pool_manager
         except (exceptions.HTTPError, ValueError, ImportError) as error:
             raise UsageError(
-                f"{self._access.cluster_said}: the proxy {self._settings.proxy} cannot be used: {error}; "
+                f"{self._access.cluster_said}: the proxy {without_login(self._settings.proxy or '')[0]} cannot be "
+                f"used: {error}; "
                 "give an http or https proxy (a SOCKS proxy needs the package PySocks)"
             ) from error
         if self.server.startswith("https://"):
@@ -255,7 +256,8 @@ def _settings(access: Access, environ: Mapping[str, str]) -> "Configuration":
         raise UsageError(f"{access.cluster_said}: server is {access.server}, {way_out}")
     proxy = proxy_for(access.server, access.cluster.proxy_url, environ)
     if proxy is not None and not _is_address(proxy):
-        raise UsageError(f"{access.cluster_said}: its proxy (proxy-url, or of the environment) is {proxy}, {way_out}")
+        shown = without_login(proxy)[0]
+        raise UsageError(f"{access.cluster_said}: its proxy (proxy-url, or of the environment) is {shown}, {way_out}")
     settings = Configuration()
     settings.host = access.server
     settings.verify_ssl = not access.cluster.insecure_skip_tls_verify
