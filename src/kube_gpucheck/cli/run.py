@@ -264,7 +264,8 @@ def _verify_pod(named: tuple[str, str], cluster: Cluster) -> Subject:
     """Return the named pod as a subject.
 
     Raises:
-        UsageError: the evidence has pods, and it is not among them.
+        UsageError: the evidence has pods, and it is not among them, or a part of the GPU stack, which no check of a
+            pod judges.
     """
     pods = cluster.seen_pods
     found = {(pod.namespace, pod.name): pod for pod in pods.value} if isinstance(pods, Seen) else {}
@@ -272,6 +273,13 @@ def _verify_pod(named: tuple[str, str], cluster: Cluster) -> Subject:
         near = ", ".join(sorted(name for namespace, name in found if namespace == named[0])[:10])
         there = f"namespace '{named[0]}' has {near}" if near else f"namespace '{named[0]}' has no pods that can be read"
         msg = f"--pod {'/'.join(named)}: no such pod; {there}"
+        raise UsageError(msg)
+    component = found[named].component if named in found else None
+    if isinstance(component, Seen) and component.value is not None:
+        msg = (
+            f"--pod {'/'.join(named)}: a pod of the GPU stack ({component.value.value}), which is judged with its "
+            "DaemonSet or Deployment; leave --pod out"
+        )
         raise UsageError(msg)
     if named in found:
         return found[named].subject

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kube_gpucheck.evidence.documents import PodDocument
+from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.quantity import whole
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.scheduling import reject
@@ -359,17 +360,27 @@ _MAX_WORDS: Final = 400
 
 
 def quota_refusals(cluster: "Cluster") -> Reading[tuple[str, ...]]:
-    """Return the late events by which a quota or limit range refused GPU pods, each with its object."""
+    """Return what says that a quota or limit range refuses GPU pods, each with its object: late events, ReplicaSets.
+
+    Events go after an hour; a ReplicaSet's condition ReplicaFailure stays while its pods cannot be created.
+    """
 
     def derive() -> tuple[str, ...]:
-        found: dict[str, None] = {}
-        for event in need(cluster.objects("events")):
+        found: dict[str, str] = {}
+        sets = cluster.objects("replicasets.apps")
+        for one in () if is_not_asked(sets) else need(sets):
+            for condition in one.status.conditions or ():
+                failed = condition.type == "ReplicaFailure" and condition.status == "True"
+                if failed and _QUOTA_REFUSAL.search(condition.message):
+                    found[f"ReplicaSet {one.metadata.namespace}/{one.metadata.name}"] = condition.message
+        events = cluster.objects("events")
+        for event in () if found and isinstance(events, Missing) else need(events):  # what was seen stands
             seen = event.last_seen
             old = seen is not None and (cluster.gathered_at - seen).total_seconds() > _RECENT_S
             if event.reason == "FailedCreate" and not old and _QUOTA_REFUSAL.search(event.message):
                 about = event.involved_object
-                found[f"{about.kind} {about.namespace}/{about.name}: {event.message[:_MAX_WORDS]}"] = None
-        return tuple(found)
+                found[f"{about.kind} {about.namespace}/{about.name}"] = event.message
+        return tuple(f"{about}: {message[:_MAX_WORDS]}" for about, message in found.items())
 
     return attempt(derive)
 
@@ -391,7 +402,8 @@ def gpu_limits(cluster: "Cluster") -> Reading[tuple[str, ...]]:
                     )
                 elif f".{NVIDIA_DOMAIN}" in key and whole(hard) == 0 and _wanted_in(cluster, quota.metadata.namespace):
                     found.append(f"{where} sets {key} to 0, and pods of this namespace ask for GPUs")
-        for limits in need(cluster.objects("limitranges")):
+        ranges = cluster.objects("limitranges")
+        for limits in () if found and isinstance(ranges, Missing) else need(ranges):  # a quota that was seen stands
             for item in limits.spec.limits:
                 for key, most in nvidia_resources(item.max or {}).items():
                     if most == 0 and _wanted_in(cluster, limits.metadata.namespace):

@@ -40,6 +40,7 @@ KINDS: Final[dict[str, type[Any]]] = {
     "services": documents.ServiceDocument,
     "configmaps": documents.ConfigMapDocument,
     "namespaces": documents.NamespaceDocument,
+    "replicasets.apps": documents.ReplicaSetDocument,
     "resourcequotas": documents.ResourceQuotaDocument,
     "limitranges": documents.LimitRangeDocument,
     "daemonsets.apps": documents.DaemonSetDocument,

@@ -582,6 +582,19 @@ class QuotaSpec(Document, frozen=True):
     hard: Mapping[str, str] | None = None
 
 
+class ReplicaSetStatus(Document, frozen=True):
+    """What became of a ReplicaSet's pods; ReplicaFailure is True while they cannot be created."""
+
+    conditions: tuple[Condition, ...] | None = None
+
+
+class ReplicaSetDocument(Document, frozen=True):
+    """A ReplicaSet."""
+
+    metadata: Metadata
+    status: ReplicaSetStatus = ReplicaSetStatus()
+
+
 class ResourceQuotaDocument(Document, frozen=True):
     """A ResourceQuota."""
 
