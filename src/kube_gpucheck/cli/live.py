@@ -8,9 +8,11 @@ import platform
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 import kube_gpucheck
 from kube_gpucheck.cli.sources import Recorded, named_after
@@ -45,8 +47,13 @@ class Gathered:
         host: bool = False,
         ask: Asked | None = None,
         played: Manifest | None = None,
+        said: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep how to reach it. `host`: this host is read besides. `played`: what a simulated cluster plays back."""
+        """Keep how to reach it.
+
+        `host`: this host is read besides. `played`: what a simulated cluster plays back. `said`: the options that name
+        the cluster.
+        """
         self._connection = connection
         self._progress = progress
         self._timeout_s = timeout_s
@@ -54,6 +61,7 @@ class Gathered:
         self.reads_host = host
         self._ask = ask
         self._played = played
+        self._said = said or {}
 
     @property
     def name(self) -> str:
@@ -64,7 +72,7 @@ class Gathered:
 
     def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:
         """Gather everything into the folder, the host and the cluster within one time. Creates it."""
-        record = _record(self.name)
+        record = msgspec.structs.replace(_record(self.name), options=self._said)
         played = self._played
         deadline = Deadline(min(self._timeout_s, within_s))
         host = _read_host(self._progress, deadline.limit_s) if self.reads_host else None
@@ -171,7 +179,10 @@ def of_this_place(
     connection = connect(access)
     if sign is not None:
         note(f"found the cluster {connection.context} at {connection.server}, and {sign} on this host: both are judged")
-    return Gathered(connection, progress=progress, timeout_s=timeout_s, pod=pod, host=host or sign is not None)
+    named_by = {"kubeconfig": kubeconfig, "context": context}
+    said = {name: str(value) for name, value in named_by.items() if value is not None}
+    reads_host = host or sign is not None
+    return Gathered(connection, progress=progress, timeout_s=timeout_s, pod=pod, host=reads_host, said=said)
 
 
 @contextlib.contextmanager

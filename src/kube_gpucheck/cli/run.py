@@ -38,8 +38,6 @@ class Question(msgspec.Struct, frozen=True):
     pod: tuple[str, str] | None
     expected_gpu_nodes: int | None
     checks: Path | None
-    kubeconfig: str | None = None
-    context: str | None = None
 
     @property
     def said(self) -> dict[str, str]:
@@ -48,8 +46,6 @@ class Question(msgspec.Struct, frozen=True):
             "node": ",".join(self.nodes),
             "pod": "/".join(self.pod or ()),
             "expect-gpu-nodes": "" if self.expected_gpu_nodes is None else str(self.expected_gpu_nodes),
-            "kubeconfig": self.kubeconfig or "",
-            "context": self.context or "",
             "k": self.expression,
             "layer": ",".join(layer.value for layer in self.layers),
             "fail-on": self.fail_on.value,
@@ -157,8 +153,6 @@ def _question(options: argparse.Namespace) -> Question:
         pod=None if options.pod is None else namespaced("--pod", options.pod),
         expected_gpu_nodes=options.expect_gpu_nodes,
         checks=options.checks,
-        kubeconfig=None if options.kubeconfig is None else str(options.kubeconfig),
-        context=options.context,
     )
 
 
