@@ -82,6 +82,9 @@ def check_labels_agree_with_capacity(node: Node) -> None:
         not_applicable("the device plugin serves nothing here; PLG-004 and PLG-005 judge that")
     if known(node.plugin.is_provider, "the device plugins on the node"):
         not_applicable("the provider's device plugin serves this node, whose sharing GFD does not know")
+    other = known(node.plugin.other, "what serves GPUs on the node")
+    if other is not None:
+        not_applicable(f"{other} serves GPUs here, whose sharing GFD does not know")
     if known(node.labelling.offers_one_device, "the device plugin's platform"):
         not_applicable("the device plugin offers one device here, whatever the number of GPUs")
     offered = known(node.labelling.offered, "what the node offers")

@@ -239,12 +239,11 @@ def counted_request(pod: "Pod") -> Reading[dict[str, int]]:
 
     def derive() -> dict[str, int]:
         request = need(pod.gpu_request)
-        if not need(pod.cluster.stack.other_plugins):
-            return request
         offers = pod.cluster.offers
-        return {
-            name: count for name, count in request.items() if _USUAL.fullmatch(name) or need(offers.is_served(name))
-        }
+        odd = {name for name in request if not _USUAL.fullmatch(name) and not need(offers.is_served(name))}
+        if not odd or not need(pod.cluster.stack.other_plugins):
+            return request
+        return {name: count for name, count in request.items() if name not in odd}
 
     return attempt(derive)
 

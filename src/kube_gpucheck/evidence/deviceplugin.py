@@ -143,8 +143,8 @@ class DevicePlugin:
     def other(self) -> str | None:
         """What serves GPUs here by rules that are not NVIDIA's plugin's, in a reader's words; None if nothing does.
 
-        A device plugin of another make; or, where no pod is one, whatever makes the kubelet offer GPUs, for it takes
-        them from allocatable when whoever served them has gone.
+        A device plugin of another make; or, where no device plugin is installed at all, whatever makes the kubelet
+        offer GPUs, for it takes them from allocatable when whoever served them has gone.
         """
         if need(self.pods):
             return None
@@ -152,7 +152,9 @@ class DevicePlugin:
             return None
         for pod in need(self.others):
             return f"{pod.namespace}/{pod.name}, a device plugin of another make,"
-        return "something that is no pod of the node" if any(need(self.node.allocatable).values()) else None
+        if not any(need(self.node.allocatable).values()) or need(self.node.cluster.stack.device_plugins):
+            return None
+        return "something that is no pod of the node"
 
     @derived
     def is_host_service(self) -> bool:
@@ -440,8 +442,14 @@ class DevicePlugin:
         """What the node should offer, by resource: its GPUs and MIG devices under the effective configuration.
 
         GPUs from the host (PCI bus and NVML); where the host was not asked, from GFD's labels. On WSL2 the plugin
-        offers one device whatever the number of GPUs (since 0.19.1). Source: internal/rm/device_map.go.
+        offers one device whatever the number of GPUs (since 0.19.1). A service of the node's image shares and
+        partitions by settings that nobody reads: what it offers will do, if it is at least one for each GPU. Source:
+        internal/rm/device_map.go; Bottlerocket, settings.kubelet-device-plugins.
         """
+        if not need(self.pods) and need(self.is_host_service):
+            offered = {name: need(self.offer).capacity.get(name, 0) for name in need(self.serving).resources}
+            if sum(offered.values()) >= len(need(self.node.gpus)):
+                return offered
         if need(self.is_provider):
             clients = need(self.node.labels).get(_GKE_CLIENTS, "")
             return {DEFAULT_RESOURCE: len(need(self.node.gpus)) * (int(clients) if clients.isdigit() else 1)}
