@@ -14,6 +14,7 @@ from typing import IO, Any
 import kubernetes
 import pytest
 
+from kube_gpucheck import assets
 from kube_gpucheck.evidence.bundle import open_bundle
 from kube_gpucheck.simulate.faults import parse_fault
 from kube_gpucheck.simulate.script import Outcome, PodRule, Script
@@ -302,6 +303,65 @@ def test_what_is_applied_runs_to_its_end_and_can_be_waited_for(kubectl: Command)
     assert rows(kubectl("get", "jobs", "-n", "work"))[1][:3] == ["job", "Complete", "2/2"]
     assert rows(kubectl("get", "ds", "-n", "work"))[1][:6] == ["each", "1", "1", "1", "1", "1"]
     assert "SuccessfulCreate" in kubectl("describe", "ds", "each", "-n", "work")
+
+
+CREATED = (
+    ("job", "j", "--image=busybox:1", "--", "sh", "-c", "true"),
+    ("deployment", "d", "--image=busybox:1", "--image=nginx", "--replicas=3"),
+    ("role", "r", "--verb=get,list", "--resource=pods,daemonsets.apps", "--resource-name=a"),
+    ("clusterrole", "c", "--verb=get", "--non-resource-url=/metrics"),
+    ("rolebinding", "b", "--clusterrole=view", "--serviceaccount=work:default", "--user=jane"),
+    ("clusterrolebinding", "b", "--clusterrole=view", "--group=ops"),
+)
+
+
+@pytest.mark.parametrize("created", CREATED, ids=[one[0] for one in CREATED])
+def test_what_kubectl_creates_without_a_file_is_what_it_would_have_written_to_one(
+    kubectl: Command, created: tuple[str, ...]
+) -> None:
+    kubectl("create", "namespace", "work")
+    kind, name, *options = created
+    place = [] if kind.startswith("cluster") else ["-n", "work"]
+    meant = json.loads(kubectl("create", kind, name, *place, "--dry-run=client", "-o", "json", *options))
+    kubectl("create", kind, name, *place, *options)
+
+    found = json.loads(kubectl("get", kind, name, *place, "-o", "json"))
+    for part in {*meant} - {"metadata", "status", "spec"}:
+        assert found[part] == meant[part]
+    for path in ("replicas", "selector.matchLabels"):
+        if kind == "deployment":
+            assert _at(found["spec"], path) == _at(meant["spec"], path)
+    if "spec" in meant:
+        containers = "template.spec.containers"
+        kept = [
+            {key: value for key, value in one.items() if key in {"name", "image", "command", "args"}}
+            for one in _at(found["spec"], containers)
+        ]
+        assert kept == [
+            {key: value for key, value in one.items() if key != "resources"} for one in _at(meant["spec"], containers)
+        ]
+        assert _at(found["spec"], "template.spec").get("restartPolicy") in {"Never", "Always", None}
+
+
+def _at(document: Any, path: str) -> Any:
+    for key in path.split("."):
+        document = document[key]
+    return document
+
+
+def test_what_kubectl_creates_of_another_kind_is_refused_with_the_way_out(kubectl: Command) -> None:
+    kubectl("create", "namespace", "work")
+    refused = kubectl.refused("create", "quota", "q", "-n", "work", "--hard=pods=1")
+    assert "write the object to a file ('--dry-run=client -o yaml'), and create that" in refused
+
+
+def test_the_rights_of_docs_access_can_be_applied_where_nobody_asked_for_their_kinds(kubectl: Command) -> None:
+    assert "forbidden" in kubectl.refused("get", "clusterroles")
+
+    applied = kubectl("apply", "-f", str(assets.folder("workloads") / "rbac/troubleshoot.yaml"))
+    assert {line.rpartition(" ")[2] for line in applied.splitlines()} == {"created"}
+    again = kubectl("apply", "-f", str(assets.folder("workloads") / "rbac/troubleshoot.yaml"))
+    assert {line.rpartition(" ")[2] for line in again.splitlines()} == {"unchanged"}
 
 
 def test_what_is_applied_twice_is_unchanged_and_what_is_created_twice_is_refused(kubectl: Command) -> None:

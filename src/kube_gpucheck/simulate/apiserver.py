@@ -133,6 +133,9 @@ class ApiServer:
                 return Reply(200, (self._garbage.get(kind, b"null"),))
             refusal = self.playback.refusal(kind)
             if refusal is not None:
+                if call.name and self.playback.knows_nothing(kind):  # `kubectl apply` looks before it creates
+                    nothing = no_such_object(call.resource.plural, call.resource.group, call.name)
+                    raise RefusedError(404, nothing.reason, f"{nothing.message}: {refusal.message}")
                 raise refusal
         if call.name:
             return self._get(call)

@@ -80,6 +80,10 @@ class Playback:
             return RefusedError(500, "InternalError", message)
         return never_asked(kind)
 
+    def knows_nothing(self, kind: str) -> bool:
+        """Tell whether nobody asked for a kind: then what is made here is all that is known of it."""
+        return ("api/" + kind, None) not in self._missing and kind not in self._present and kind not in self._asked
+
     def content(self, kind: str) -> bytes:
         """Return the file of a kind that is not refused.
 
