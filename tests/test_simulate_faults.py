@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import socket
 import time
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube_gpucheck.errors import UsageError
-from kube_gpucheck.simulate.faults import Fault, FaultKind, Faults, parse_fault
+from kube_gpucheck.simulate.faults import Fault, FaultKind, Faults, check_places, parse_fault
 from kube_gpucheck.simulate.routes import Asking
 from kube_gpucheck.simulate.server import EmbeddedCluster
 from serving import Answer, ask, bundle_of
@@ -28,6 +29,7 @@ DISCOVERY = {
         {"name": "nvidia.com", "versions": ["v1"], "resources": ["clusterpolicies"]},
     ],
 }
+CUSTOM = {"version": "", "groups": [{"name": "example.com", "versions": ["v1"], "resources": ["widgets"]}]}
 FILES = {"cluster/discovery.json": json.dumps(DISCOVERY).encode()}
 ASKED = {"api": ["discovery", "nodes", "pods"]}
 
@@ -59,6 +61,8 @@ def test_a_fault_is_written_in_one_word(text: str, fault: Fault) -> None:
         ("reset=1", "takes no value"),
         ("slow=long", "no number of seconds"),
         ("huge=-1", "no number of MB"),
+        ("429=x:pods", "'x' is no whole number of seconds (Retry-After); write it as in '429=5'"),
+        ("503=1.5", "no whole number of seconds"),
         ("vanish", "which API group"),
         ("500:/([", "no regular expression"),
         ("500:No Kind", "is no place"),
@@ -67,8 +71,31 @@ def test_a_fault_is_written_in_one_word(text: str, fault: Fault) -> None:
     ],
 )
 def test_what_is_no_fault_is_refused_with_a_way_out(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words.replace("(", "[(]")):
+    with pytest.raises(UsageError, match=re.escape(words)):
         parse_fault(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("reset:podz", "there is no kind 'podz'; did you mean 'pods'"),
+        ("reset:daemonsets", "there is no kind 'daemonsets'; did you mean 'daemonsets.apps'; 'kubectl api-resources"),
+        ("403:podz/log@a", "there is no kind 'podz'"),
+        ("403:pods/lgo", "'lgo' is no subresource here; write log, proxy, status"),
+        ("vanish:nvidia.con", "there is no API group 'nvidia.con'; did you mean 'nvidia.com'"),
+    ],
+)
+def test_a_fault_that_no_request_can_meet_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        check_places([parse_fault(text)], {"pods", "daemonsets.apps", "clusterpolicies.nvidia.com"})
+
+
+def test_a_fault_of_a_kind_that_is_known_or_served_is_taken() -> None:
+    files = {"cluster/discovery.json": json.dumps(CUSTOM).encode()}
+    with EmbeddedCluster(bundle_of(files, asked=ASKED), name="t") as cluster:
+        kinds = cluster.api.kinds
+    texts = ("reset", "403:@a", "500:/version", "reset:widgets.example.com", "403:jobs.batch@a", "vanish:example.com")
+    check_places([parse_fault(text) for text in texts], kinds)
 
 
 @given(st.text(max_size=60))

@@ -14,7 +14,7 @@ from kube_gpucheck.cli.sources import Recorded, named_after
 from kube_gpucheck.cli.streams import show
 from kube_gpucheck.errors import UsageError
 from kube_gpucheck.evidence.bundle import Bundle, open_bundle
-from kube_gpucheck.simulate.faults import parse_fault
+from kube_gpucheck.simulate.faults import check_places, parse_fault
 from kube_gpucheck.simulate.generate import generated_cluster, write_generated
 from kube_gpucheck.simulate.script import open_script
 from kube_gpucheck.simulate.server import EmbeddedCluster
@@ -39,6 +39,7 @@ def serve(options: argparse.Namespace) -> int:
         bundle = _bundle(options, Path(scratch) / "bundle")
         name = f"{options.nodes}-nodes" if options.origin is None else named_after(options.origin)
         with EmbeddedCluster(bundle, name=name, port=options.port, faults=faults, script=script) as cluster:
+            check_places(faults, cluster.api.kinds)
             _place(options.kubeconfig, cluster.kubeconfig())
             try:
                 file = shlex.quote(str(options.kubeconfig))

@@ -31,7 +31,7 @@ from kube_gpucheck.simulate.playback import PROBE_NAMESPACE, Playback, server_ve
 from kube_gpucheck.simulate.podlogs import log_reply
 from kube_gpucheck.simulate.progress import Progress
 from kube_gpucheck.simulate.proxying import proxy_reply
-from kube_gpucheck.simulate.resources import Served, is_known
+from kube_gpucheck.simulate.resources import KNOWN, Served, is_known
 from kube_gpucheck.simulate.reviews import Attempt, access_review, rules_review
 from kube_gpucheck.simulate.routes import Asking, Call, Target, target_of
 from kube_gpucheck.simulate.script import Script
@@ -70,6 +70,12 @@ class ApiServer:
         discovery = bundle.discovery()
         samples = {kind: self._sample(kind) for kind in self.playback.asked_kinds}
         self.served = Served(discovery.value if isinstance(discovery, Seen) else None, samples)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The full names of all kinds that are served here, or that a cluster may have."""
+        served = {kind.name for group in self.served.groups() for kind in self.served.kinds(group)}
+        return frozenset(served | set(self.playback.kinds) | {one.name for kinds in KNOWN.values() for one in kinds})
 
     def vanish(self, group: str) -> None:
         """Serve an API group no more."""

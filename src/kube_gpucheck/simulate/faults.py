@@ -5,10 +5,11 @@ docs/faults.md shows each with what comes of it. Written `KIND[=VALUE][:WHERE][+
 k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go, k8s.io/apiserver/pkg/endpoints/handlers/responsewriters.
 """
 
+import difflib
 import enum
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -26,7 +27,7 @@ class FaultKind(enum.Enum):
     EXPIRED = "410"
     """Only requests with a `continue` token are refused so."""
     TOO_MANY = "429"
-    """The value is Retry-After: seconds, or an HTTP date."""
+    """The value is Retry-After, in seconds."""
     INTERNAL = "500"
     BAD_GATEWAY = "502"
     """As a proxy in front of the server says it: HTML, no Status."""
@@ -58,7 +59,10 @@ _DEFAULTS: Final = {
     FaultKind.HUGE: "20",
 }
 _SECONDS: Final = frozenset({FaultKind.SLOW, FaultKind.STALL, FaultKind.HUGE})
-_VALUED: Final = _SECONDS | {FaultKind.TOO_MANY, FaultKind.UNAVAILABLE}
+_RETRY_AFTER: Final = frozenset({FaultKind.TOO_MANY, FaultKind.UNAVAILABLE})
+_VALUED: Final = _SECONDS | _RETRY_AFTER
+_SUBRESOURCES: Final = ("log", "proxy", "status")
+_WHOLE: Final = re.compile(r"\d{1,6}", re.ASCII)
 _TEXT: Final = re.compile(
     r"(?P<kind>[a-z0-9-]+)(?:=(?P<value>[^:]*?))?(?::(?P<where>.*?))?(?:\+(?P<after>\d{1,9}))?(?:\*(?P<times>\d{1,9}))?"
 )
@@ -164,6 +168,9 @@ def parse_fault(text: str) -> Fault:
     if value and kind in _SECONDS and not _NUMBER.fullmatch(value):
         unit = "MB" if kind is FaultKind.HUGE else "seconds"
         raise UsageError(f"fault '{text}': '{value}' is no number of {unit}; write it as in '{kind.value}=2.5'")
+    if value and kind in _RETRY_AFTER and not _WHOLE.fullmatch(value):
+        unit = "whole number of seconds (Retry-After)"
+        raise UsageError(f"fault '{text}': '{value}' is no {unit}; write it as in '{kind.value}=5'")
     if kind is FaultKind.VANISH and not where:
         raise UsageError(f"fault '{text}': which API group vanishes? write it as in 'vanish:nvidia.com+3'")
     _check_where(text, where)
@@ -182,6 +189,37 @@ def _check_where(text: str, where: str) -> None:
             "a kind ('daemonsets.apps', 'pods/log'), 'KIND@NAMESPACE', '@NAMESPACE', or '/' and a regular expression"
         )
         raise UsageError(f"fault '{text}': '{where}' is no place; write {expected}")
+
+
+def check_places(faults: Sequence[Fault], kinds: Collection[str]) -> None:
+    """Refuse a fault that no request can meet. `kinds`: all that are served or known, `daemonsets.apps`.
+
+    Raises:
+        UsageError: one names a kind, a subresource or an API group that is not there.
+    """
+    groups = sorted({one.partition(".")[2] for one in kinds} - {""})
+    for fault in faults:
+        said = f"fault '{fault.kind.value}:{fault.where}'"
+        if fault.kind is FaultKind.VANISH:
+            if fault.where not in groups:
+                there = _near(fault.where, groups)
+                raise UsageError(f"{said}: there is no API group '{fault.where}'; {there}")
+            continue
+        if fault.where.startswith("/"):
+            continue
+        kind, _, subresource = fault.where.partition("@")[0].partition("/")
+        if kind and kind not in kinds:
+            there = _near(kind, sorted(kinds))
+            raise UsageError(f"{said}: there is no kind '{kind}'; {there}; 'kubectl api-resources -o name' shows them")
+        if subresource and subresource not in _SUBRESOURCES:
+            raise UsageError(f"{said}: '{subresource}' is no subresource here; write {', '.join(_SUBRESOURCES)}")
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    """Return what may have been meant, in words."""
+    same = [one for one in names if one.partition(".")[0] == name.partition(".")[0]]
+    near = same or difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(repr(one) for one in near)}" if near else "write <plural>[.<group>]"
 
 
 class Faults:
