@@ -5,8 +5,11 @@ and never says what must come out: expectations stand in files of their own.
 """
 
 import datetime
+import difflib
+import errno
 import re
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -27,6 +30,7 @@ from kube_gpucheck.evidence.bundle import (
     read_manifest,
     write_bundle,
 )
+from kube_gpucheck.evidence.names import NEVER
 from kube_gpucheck.evidence.store import is_safe
 from kube_gpucheck.model import MissingEvidence, MissingKind
 from kube_gpucheck.simulate.generate import generated_files, write_generated
@@ -190,14 +194,34 @@ class Library:
 
 def _recipe(path: Path) -> Recipe:
     try:
-        recipe = msgspec.convert(yaml.safe_load(path.read_bytes()), Recipe, strict=False)
+        recipe = msgspec.convert(yaml.load(path.read_bytes(), _OnceLoader), Recipe, strict=False)  # noqa: S506  a safe one
     except (yaml.YAMLError, msgspec.ValidationError, OSError, RecursionError) as error:
         msg = f"{path}: {' '.join(str(error).split())}; the recipe's fields are described in docs/scenarios.md"
         raise ScenarioError(msg) from error
     if bool(recipe.base) == (recipe.generate is not None):
         msg = f"{path}: a recipe starts 'from' a bundle or scenario, or it has 'generate'; give one of the two"
         raise ScenarioError(msg)
+    if recipe.provenance not in _PROVENANCES:
+        said = "a recipe is never that of a real cluster, and its reports say 'simulated'"
+        msg = f"{path}: provenance: '{recipe.provenance}': {said}; write hand-made or generated, or leave it out"
+        raise ScenarioError(msg)
     return recipe
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Reads YAML, and refuses a key that is given twice: the first would be lost in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:  # noqa: ANN401  PyYAML's
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                problem = f"the key '{key.value}' is given twice; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 class _Kitchen:
@@ -220,13 +244,14 @@ class _Kitchen:
         self._ask(recipe.asked)
         self._live()
         self._serve()
-        for one in recipe.delete:
-            self._delete(one)
+        for at, one in enumerate(recipe.delete):
+            self._delete(f"delete[{at}]", one)
         for kind, added in recipe.add.items():
             self._add(kind, added)
-        for change in recipe.patch:
-            self._patch(change)
+        for at, change in enumerate(recipe.patch):
+            self._patch(f"patch[{at}]", change)
         for node, reads in recipe.host.items():
+            self._check_node(node)
             self._reads(node, reads)
         for place, content in recipe.workloads.items():
             self._workload[place] = None
@@ -269,6 +294,8 @@ class _Kitchen:
         self._files[path] = content
 
     def _ask(self, asked: Asked) -> None:
+        for kind in asked.api:
+            self._refuse_secrets("asked.api", kind)
         self._api.update(dict.fromkeys(asked.api))
         self._logs.update(dict.fromkeys(asked.logs))
         self._telemetry.update(dict.fromkeys(asked.telemetry))
@@ -323,6 +350,7 @@ class _Kitchen:
     def _items(self, field: str, kind: str) -> list[dict[str, Any]]:
         if not _KIND.fullmatch(kind):
             raise self._fail(field, f"'{kind}' is no kind; write the plural with its group, as in 'daemonsets.apps'")
+        self._refuse_secrets(field, kind)
         found = self._json(f"cluster/{kind}.json", {"items": []}).get("items")
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise self._fail(field, f"the base's cluster/{kind}.json is no list of objects and cannot be changed")
@@ -341,17 +369,18 @@ class _Kitchen:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._fail(path, f"the base's file cannot be changed: {error}") from error
 
-    def _delete(self, one: Removal) -> None:
+    def _delete(self, field: str, one: Removal) -> None:
         if one.kind == "logs":
-            path = self._log_path("delete", one.name)
+            path = self._log_path(field, one.name)
             if self._files.pop(path, None) is None:
-                raise self._fail("delete", f"the base has no log '{one.name}'")
+                there = _some(self._logs, one.name)
+                raise self._fail(field, f"the base has no log '{one.name}'; it has {there}")
             self._logs.pop(one.name, None)
             return
-        items = self._items("delete", one.kind)
+        items = self._items(field, one.kind)
         left = [item for item in items if not _is(item, one.name, one.namespace)]
         if len(left) == len(items) and one.name != "*":
-            raise self._fail("delete", f"the base has no {one.kind} '{one.name}'")
+            raise self._no_such(field, one, items)
         self._store(one.kind, [] if one.name == "*" else left)
 
     def _add(self, kind: str, added: Any) -> None:  # noqa: ANN401  YAML
@@ -365,10 +394,13 @@ class _Kitchen:
         if not isinstance(added, list):
             raise self._fail(field, f"expected a list of objects or of files' names, got {type(added).__name__}")
         items = self._items(field, kind)
-        for document in (document for one in added for document in self._documents(field, one)):
+        documents = (document for one in added for document in self._documents(field, one))
+        for place, document in enumerate(documents):
             metadata = document.get("metadata")
             if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-                raise self._fail(field, "an object without a metadata.name")
+                has = ", ".join(map(str, document)) or "nothing"
+                way_out = "give it one, as in '{metadata: {name: a}}'"
+                raise self._fail(f"{field}[{place}]", f"the object has no metadata.name, only {has}; {way_out}")
             items = [item for item in items if not _is(item, metadata["name"], metadata.get("namespace"))]
             items.append(document)
         self._store(kind, items)
@@ -390,7 +422,7 @@ class _Kitchen:
         found: list[object] = [one]
         if isinstance(one, str):
             try:
-                found = [document for document in yaml.safe_load_all(self._beside(field, one)) if document]
+                found = [document for document in yaml.load_all(self._beside(field, one), _OnceLoader) if document]
             except (yaml.YAMLError, RecursionError) as error:
                 raise self._fail(field, f"'{one}' is not YAML: {' '.join(str(error).split())}") from error
         for document in found:
@@ -398,18 +430,43 @@ class _Kitchen:
                 raise self._fail(field, f"expected an object or a file's name, got {type(document).__name__}")
             yield document
 
-    def _patch(self, change: Patch) -> None:
-        items = self._items("patch", change.kind)
+    def _patch(self, field: str, change: Patch) -> None:
+        items = self._items(field, change.kind)
         hits = [place for place, item in enumerate(items) if _is(item, change.name, change.namespace)]
         if not hits:
-            where = f" in namespace '{change.namespace}'" if change.namespace else ""
-            raise self._fail("patch", f"the base has no {change.kind} '{change.name}'{where}")
+            raise self._no_such(field, change, items)
         if len(hits) > 1:
             raise self._fail(
-                "patch", f"{len(hits)} objects are {change.kind} '{change.name}', expected one; name its namespace"
+                field, f"{len(hits)} objects are {change.kind} '{change.name}', expected one; name its namespace"
             )
         items[hits[0]] = merge(items[hits[0]], change.merge)
         self._store(change.kind, items)
+
+    def _no_such(self, field: str, wanted: Patch | Removal, items: list[dict[str, Any]]) -> ScenarioError:
+        """Return the error that there is no such object, with those that there are."""
+        kind, name, namespace = wanted.kind, wanted.name, wanted.namespace
+        where = f" in namespace '{namespace}'" if namespace else ""
+        if not items:
+            kinds = [path.partition("/")[2].removesuffix(".json") for path in self._files if _LIST.fullmatch(path)]
+            return self._fail(
+                field, f"the base has no {kind} '{name}'{where}, nor any other; it has {_some(kinds, kind)}"
+            )
+        there = [_named(item) for item in items if namespace is None or _is_in(item, namespace)]
+        other = [_named(item) for item in items if _is(item, name, None)]
+        if other:
+            return self._fail(field, f"the base has no {kind} '{name}'{where}; it has {_some(other, name)}")
+        return self._fail(field, f"the base has no {kind} '{name}'{where}; there it has {_some(there, name)}")
+
+    def _refuse_secrets(self, field: str, kind: str) -> None:
+        if kind.partition(".")[0] in NEVER:
+            raise self._fail(field, f"'{kind}': gpucheck reads no Secret, and no bundle holds one; leave it out")
+
+    def _check_node(self, node: str) -> None:
+        """Refuse reads on a node that is not there, where it is known which are."""
+        known = {str(item.get("metadata", {}).get("name")) for item in self._items(f"host.{node}", "nodes")}
+        if known and node not in known and node not in self._host:
+            nodes = [*known, *self._host]
+            raise self._fail(f"host.{node}", f"the base has no node '{node}'; it has {_some(nodes, node)}")
 
     def _reads(self, node: str, reads: Mapping[str, str | dict[str, Any] | None]) -> None:
         path = f"nodes/{node}/host.json"
@@ -443,6 +500,16 @@ class _Kitchen:
             raise self._fail(field, f"a read has no '{unknown[0]}'; it has {', '.join(Read.__struct_fields__)} or from")
         if not _ANSWERS & set(value):
             raise self._fail(field, f"a read without an answer; give one of {', '.join(sorted(_ANSWERS))} or from")
+        given_ones = sorted(_ANSWERS & set(value))
+        if len(given_ones) > 1 and given_ones != ["code", "text"]:
+            raise self._fail(field, f"{' and '.join(given_ones)}: a read has one answer; give one of them")
+        if "error" in value and value["error"] not in _ERRORS:
+            near = difflib.get_close_matches(str(value["error"]).upper(), _ERRORS, n=3) or [
+                "EACCES",
+                "EIO",
+                "ETIMEDOUT",
+            ]
+            raise self._fail(field, f"'{value['error']}' is no errno's name; write one such as {' or '.join(near)}")
         try:
             msgspec.convert(value, Read)
         except msgspec.ValidationError as error:
@@ -507,13 +574,20 @@ class _Kitchen:
 
     def _beside(self, field: str, name: str) -> bytes:
         if not is_safe(name):
-            raise self._fail(field, f"'{name}' leads out of the recipe's folder")
+            way_out = f"put it below {self._path.parent}, as 'objects/{Path(name).name}'"
+            raise self._fail(field, f"'{name}' leads out of the recipe's folder; {way_out}")
         try:
             return (self._path.parent / name).read_bytes()
         except OSError as error:
-            raise self._fail(field, f"'{name}': {error.strerror}") from error
+            where = f"files are looked for from {self._path.parent} on"
+            raise self._fail(field, f"'{name}': {error.strerror}; {where}") from error
 
 
+_PROVENANCES: Final = frozenset({None, "hand-made", "generated"})
+_LIST: Final = re.compile(r"cluster/(?!discovery\.)[^/]+\.json")
+_SHOWN: Final = 5
+_ERRORS: Final = frozenset(errno.errorcode.values()) | {one.name for one in signal.Signals}
+"""How a read may have ended: as the host's collector says it, an errno or the signal that ended its child."""
 _KIND: Final = re.compile(r"[a-z][a-z0-9]*(?:\.[a-z0-9][a-z0-9.-]*)?")
 _READ: Final = re.compile(r"(?:file|list|link|stat|exec|nvml|cuda):.")
 _VERBS: Final = "file, list, link, stat, exec, nvml or cuda"
@@ -533,6 +607,24 @@ def merge(target: Any, patch: Any) -> Any:  # noqa: ANN401  JSON
         else:
             result[key] = merge(result.get(key), value)
     return result
+
+
+def _some(names: Iterable[str], wanted: str) -> str:
+    """Return names, in words: those nearest to the wanted one first, not too many."""
+    known = sorted(dict.fromkeys(names))
+    near = difflib.get_close_matches(wanted, known, n=_SHOWN, cutoff=0.5)
+    shown = list(dict.fromkeys((*near, *known)))[:_SHOWN]
+    more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+    return ", ".join(shown) + more if shown else "none"
+
+
+def _named(item: Mapping[str, Any]) -> str:
+    metadata = item.get("metadata", {})
+    return "/".join(str(metadata[key]) for key in ("namespace", "name") if metadata.get(key))
+
+
+def _is_in(item: Mapping[str, Any], namespace: str) -> bool:
+    return bool(item.get("metadata", {}).get("namespace") == namespace)
 
 
 def _is(item: Mapping[str, Any], name: str, namespace: str | None) -> bool:
