@@ -394,3 +394,22 @@ def test_kubectl_runs_it_as_a_plugin() -> None:
     command = ["kubectl", "gpucheck", "run", "--simulate", "complete", "--quiet"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("option", ["--from", "--simulate"])
+def test_a_recipe_s_file_stands_where_a_scenario_s_name_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    recipe = tmp_path / "my recipe.yaml"
+    recipe.write_text('from: complete\ndelete: [{kind: runtimeclasses.node.k8s.io, name: "*"}]\n')
+    status, out, _ = said(capsys, "run", option, str(recipe), "-q")
+    assert status == 1
+    assert "(simulated)" in out
+
+
+def test_a_wrong_recipe_is_told_with_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mine.yml"
+    recipe.write_text("from: no/such\n")
+    status, _, err = said(capsys, "run", "--from", str(recipe))
+    assert status == 2
+    assert "no scenario or bundle is called 'no/such' (named by 'from' in 'mine')" in err

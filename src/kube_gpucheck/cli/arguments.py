@@ -152,7 +152,8 @@ def _add_run(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--from",
         dest="origin",
         metavar="BUNDLE|SCENARIO",
-        help="evidence on disk: a bundle's folder or .tar.gz, or a scenario by name ('gpucheck list scenarios')",
+        help="evidence on disk: a bundle's folder or .tar.gz, a recipe's .yaml, or a scenario by name ('gpucheck list "
+        "scenarios')",
     )
     source.add_argument(
         "--simulate",
@@ -326,7 +327,10 @@ def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=_SERVE_EPILOG,
     )
     serving.add_argument(
-        "origin", nargs="?", metavar="BUNDLE|SCENARIO", help="a bundle's folder or .tar.gz, or a scenario by name"
+        "origin",
+        nargs="?",
+        metavar="BUNDLE|SCENARIO",
+        help="a bundle's folder or .tar.gz, a scenario by name, or a recipe's .yaml",
     )
     serving.add_argument(
         "--kubeconfig", type=Path, required=True, metavar="FILE", help="written once the server answers"
@@ -337,7 +341,7 @@ def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:
         action="append",
         default=[],
         metavar="FAULT",
-        help="misbehave on demand; can be repeated (docs/embedded-cluster.md lists them)",
+        help="misbehave on demand; can be repeated (docs/faults.md lists them)",
     )
     serving.add_argument("--script", type=Path, metavar="FILE", help="what becomes of objects that are created")
     generated = serving.add_argument_group("a generated cluster, instead of a bundle")

@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class Recorded:
-    """A bundle, or a scenario, on disk."""
+    """A bundle, a scenario, or a recipe's file, on disk."""
 
     live = False
 
@@ -48,12 +48,16 @@ class Recorded:
         """
         self._origin = origin
         self._scenario = _is_scenario(origin)
+        self._recipe = not self._scenario and is_recipe(origin)
 
     def gather(self, folder: Path, *, reuse: Path | None = None, within_s: float = math.inf) -> Bundle:  # noqa: ARG002  nothing is gathered twice
-        """Return the bundle; a scenario is built into the folder."""
-        if not self._scenario:
+        """Return the bundle; a scenario or a recipe is built into the folder."""
+        if self._recipe:
+            library().save_recipe(Path(self._origin), folder)
+        elif self._scenario:
+            library().save(self._origin, folder)
+        else:
             return open_bundle(Path(self._origin))
-        library().save(self._origin, folder)
         return open_bundle(folder)
 
 
@@ -110,7 +114,15 @@ def _keep(folder: Path | None, wanted: Path, *, packed: bool) -> None:
 def named_after(origin: str) -> str:
     """Return a name for what is served: the scenario's, or the path's last part, in letters that a context may have."""
     short = origin if not exists(origin) else Path(origin).name.removesuffix(".gz").removesuffix(".tar")
+    if is_recipe(origin):
+        short = Path(origin).stem
     return re.sub(r"[^A-Za-z0-9.-]+", "-", short).strip("-.") or "bundle"
+
+
+def is_recipe(origin: str) -> bool:
+    """Tell whether it is the path of a recipe's file."""
+    path = Path(origin)
+    return path.suffix in {".yaml", ".yml"} and path.is_file()
 
 
 def _is_scenario(origin: str) -> bool:
@@ -122,7 +134,8 @@ def _is_scenario(origin: str) -> bool:
     if exists(origin):
         return False
     if not library().has(origin):
-        msg = f"'{origin}' is neither a bundle's path nor a scenario; 'gpucheck list scenarios' shows the scenarios"
+        what = "neither a bundle's path nor a scenario, nor a recipe's file (.yaml)"
+        msg = f"'{origin}' is {what}; 'gpucheck list scenarios' shows the scenarios"
         raise UsageError(msg)
     return True
 

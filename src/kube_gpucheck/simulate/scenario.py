@@ -148,11 +148,32 @@ class Library:
             ScenarioError: there is none of that name, or its recipe is wrong.
             BundleError: the folder cannot be written.
         """
-        spec = self._only_generated(name)
-        if spec is not None:
-            write_generated(folder, spec, self._host(spec, (name,)))
+        path = self._scenarios / f"{name}.yaml"
+        if is_safe(name) and path.is_file():
+            self._save(path, name, folder)
             return
         manifest, files = self._make(name, ())
+        write_bundle(folder, manifest, files)
+
+    def save_recipe(self, path: Path, folder: Path) -> None:
+        """Write the bundle that a recipe anywhere builds into a folder; its `from` names what is here.
+
+        Creates the folder.
+
+        Raises:
+            ScenarioError: the recipe is wrong.
+            BundleError: the folder cannot be written.
+        """
+        self._save(path, _NO_NAME.sub("-", path.stem).strip("-") or "recipe", folder)
+
+    def _save(self, path: Path, name: str, folder: Path) -> None:
+        recipe = _recipe(path)
+        spec = recipe.generate
+        if spec is not None and msgspec.structs.replace(recipe, about="") == Recipe(generate=spec):
+            # anything else in the recipe is built in memory
+            write_generated(folder, spec, self._host(spec, (name,)))
+            return
+        manifest, files = self._cook(path, recipe, name, ())
         write_bundle(folder, manifest, files)
 
     def _host(self, spec: GeneratedCluster, above: tuple[str, ...]) -> Bundle | None:
@@ -161,14 +182,6 @@ class Library:
             return None
         manifest, files = self._make(spec.host, above)
         return memory_bundle(spec.host, {**files, "bundle.json": encode_manifest(manifest, files)})
-
-    def _only_generated(self, name: str) -> GeneratedCluster | None:
-        """Return what a scenario generates, None where anything else is in its recipe: that is built in memory."""
-        path = self._scenarios / f"{name}.yaml"
-        recipe = _recipe(path) if is_safe(name) and path.is_file() else None
-        if recipe is None or msgspec.structs.replace(recipe, about="") != Recipe(generate=recipe.generate):
-            return None
-        return recipe.generate
 
     def _make(self, name: str, above: tuple[str, ...]) -> tuple[Manifest, dict[str, bytes]]:
         if name in above:
@@ -184,7 +197,10 @@ class Library:
             origin = f" (named by 'from' in '{above[-1]}')" if above else ""
             msg = f"no scenario or bundle is called '{name}'{origin}; 'gpucheck list scenarios' shows them"
             raise ScenarioError(msg)
-        recipe = _recipe(path)
+        return self._cook(path, _recipe(path), name, above)
+
+    def _cook(self, path: Path, recipe: Recipe, name: str, above: tuple[str, ...]) -> tuple[Manifest, dict[str, bytes]]:
+        """Return what a recipe makes of its base."""
         if recipe.generate is None:
             manifest, files = self._make(recipe.base, (*above, name))
         else:
@@ -583,6 +599,7 @@ class _Kitchen:
             raise self._fail(field, f"'{name}': {error.strerror}; {where}") from error
 
 
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _PROVENANCES: Final = frozenset({None, "hand-made", "generated"})
 _LIST: Final = re.compile(r"cluster/(?!discovery\.)[^/]+\.json")
 _SHOWN: Final = 5
