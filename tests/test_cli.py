@@ -60,7 +60,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["run", "--simulate", "complete", "--timeout", "0s"], "--timeout 0s: not a duration"),
         (["run", "--simulate", "complete", "--pod", "train"], "--pod train: write it as NAMESPACE/NAME"),
         (
-            ["run", "--from", "recorded/healthy", "--pod", "nvidia-device-plugin/nvidia-device-plugin-9x6zh"],
+            ["run", "--from", "complete", "--pod", "nvidia-device-plugin/nvdp-nvidia-device-plugin-6xkzn"],
             "a pod of the GPU stack (device plugin), which is judged with its DaemonSet or Deployment; leave --pod out",
         ),
         (["run", "--simulate", "complete", "--pod", "no/such"], "pod 'no/such': pods \"such\" not found"),
