@@ -6,6 +6,7 @@ a socket would hold it for as long as the server is silent. These are left behin
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
@@ -38,6 +39,7 @@ class Workers:
         self._progress = progress
         self._threads: list[threading.Thread] = []
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
         self._closed = False
 
     def __enter__(self) -> "Self":
@@ -55,10 +57,13 @@ class Workers:
             self._work.put(None)
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
-        """Have something done, and return what will hold its result. A thread is started if there are too few."""
+        """Have something done, and return what will hold its result.
+
+        A thread is started only where none is idle: each keeps the memory of the largest page that it has had.
+        """
         future: Future[T] = Future()
         self._work.put(lambda: self._do(future, work))
-        if len(self._threads) < self._count:
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
             thread = threading.Thread(target=self._serve, name=f"collect-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -93,10 +98,10 @@ class Workers:
 
     def each(self, work: Callable[[S], T], things: Sequence[S]) -> Iterator[T | RefusedError]:
         """Do something with each thing, several at a time; yield what came of it, in their order."""
-        futures = [self.submit(lambda thing=thing: work(thing)) for thing in things]  # type: ignore[misc]  # bound now
-        for future in futures:
+        futures = deque(self.submit(lambda thing=thing: work(thing)) for thing in things)  # type: ignore[misc]  # bound now
+        while futures:
             try:
-                yield self.wait(future)
+                yield self.wait(futures.popleft())  # what was taken is let go: all logs together are large
             except RefusedError as refusal:
                 yield refusal
 
@@ -104,6 +109,8 @@ class Workers:
         while (work := self._work.get()) is not None:
             if not self._closed:
                 work()
+            del work  # its answer, a page of 9 MB, would be held until there is other work
+            self._idle.release()
 
     @staticmethod
     def _do(future: "Future[T]", work: Callable[[], T]) -> None:
