@@ -16,7 +16,7 @@ from kube_gpucheck.evidence.dra import GPU_DRIVER
 from kube_gpucheck.evidence.gpu import GpuIdentity
 from kube_gpucheck.evidence.pluginlog import PluginLog, parse_log
 from kube_gpucheck.evidence.podspec import Source, hides_all, main_container, only_entry, setting, source_of
-from kube_gpucheck.evidence.podstate import is_running, state_of
+from kube_gpucheck.evidence.podstate import is_running, live_pods_on, state_of
 from kube_gpucheck.evidence.readings import attempt, derived, need
 from kube_gpucheck.evidence.sharing import (
     CONFIG_LABEL,
@@ -112,11 +112,7 @@ class DevicePlugin:
         for pod in need(self.node.cluster.malformed_pods):
             if any(one.component in kinds and one.names(pod) for one in need(self.node.cluster.daemonsets)):
                 need(pod.outline)
-        return tuple(
-            pod
-            for pod in need(self.node.pods)
-            if need(pod.component) in kinds and not need(pod.is_finished) and not need(pod.is_leaving)
-        )
+        return live_pods_on(self.node, *kinds)
 
     @property
     def is_provider(self) -> Reading[bool]:
@@ -131,13 +127,7 @@ class DevicePlugin:
     @derived
     def others(self) -> "tuple[Pod, ...]":
         """The pods on this node that are device plugins of another make, and have neither ended nor are leaving."""
-        return tuple(
-            pod
-            for pod in need(self.node.pods)
-            if need(pod.component) is Component.OTHER_DEVICE_PLUGIN
-            and not need(pod.is_finished)
-            and not need(pod.is_leaving)
-        )
+        return live_pods_on(self.node, Component.OTHER_DEVICE_PLUGIN)
 
     @derived
     def other(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from kube_gpucheck.evidence.nvml import is_not_asked
 from kube_gpucheck.evidence.pluginlog import LOST, brief, complaint
 from kube_gpucheck.evidence.podspec import main_container
-from kube_gpucheck.evidence.podstate import is_running, troubles
+from kube_gpucheck.evidence.podstate import is_running, live_pods_on, troubles
 from kube_gpucheck.evidence.readings import derived, need
 from kube_gpucheck.evidence.stack import Component
 from kube_gpucheck.model import Seen
@@ -46,13 +46,7 @@ class MpsDaemon:
     @derived
     def pods(self) -> "tuple[Pod, ...]":
         """The daemon's pods on the node; none that has ended or is being deleted."""
-        return tuple(
-            pod
-            for pod in need(self.node.pods)
-            if need(pod.component) is Component.MPS_CONTROL_DAEMON
-            and not need(pod.is_finished)
-            and not need(pod.is_leaving)
-        )
+        return live_pods_on(self.node, Component.MPS_CONTROL_DAEMON)
 
     @derived
     def absence(self) -> str | None:

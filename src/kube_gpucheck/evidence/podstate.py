@@ -10,7 +10,9 @@ from kube_gpucheck.model import Missing, Reading, Seen
 
 if TYPE_CHECKING:
     from kube_gpucheck.evidence.daemonset import DaemonSet
+    from kube_gpucheck.evidence.node import Node
     from kube_gpucheck.evidence.pod import Pod
+    from kube_gpucheck.evidence.stack import Component
 
 
 def is_running(pod: "Pod") -> Reading[bool]:
@@ -115,6 +117,15 @@ def live_pods(daemonset: "DaemonSet") -> "Reading[tuple[Pod, ...]]":
     """Return a DaemonSet's pods that have not ended and are not being deleted."""
     return attempt(
         lambda: tuple(pod for pod in need(daemonset.pods) if not need(pod.is_finished) and not need(pod.is_leaving))
+    )
+
+
+def live_pods_on(node: "Node", *components: "Component") -> "tuple[Pod, ...]":
+    """Return a node's pods of these components that have not ended and are not being deleted. Raises GapError."""
+    return tuple(
+        pod
+        for pod in need(node.pods)
+        if need(pod.component) in components and not need(pod.is_finished) and not need(pod.is_leaving)
     )
 
 
